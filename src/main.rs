@@ -1,0 +1,2 @@
+//! The `blocktorrent` program.
+fn main() {}
