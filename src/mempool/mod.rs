@@ -1,1 +1,27 @@
-//! To be built.
+//! Transactions already held, and how a block's short ids find them.
+//!
+//! - [`transaction`]: a serialized transaction with its two ids, scanned strictly and kept as one piece of bytes
+//! - [`block`]: cutting a serialized block into its header and its transactions
+//! - [`coinbase`]: what a coinbase commits to: the witness root (BIP141) and the height (BIP34)
+//! - [`pool`]: a bounded cache of transactions, the oldest leaving first
+//! - [`shortid`]: salted short ids (BIP152 version 2), and the index that resolves them
+//!
+//! This is not a mempool in the sense of a node's policy: nothing here knows of outputs being spent, fees or
+//! scripts. Whatever is put in can be found again until newer transactions push it out.
+
+pub mod block;
+pub mod coinbase;
+pub mod pool;
+mod scan;
+pub mod shortid;
+mod siphash;
+mod table;
+pub mod transaction;
+
+pub use block::{BlockError, BlockLimits, split_block};
+pub use pool::{Insert, Mempool, MempoolStats, TxHandle};
+pub use shortid::{Resolved, ShortIdIndex, ShortIdKey};
+pub use transaction::{Transaction, TransactionError};
+
+/// A 32-byte hash in internal byte order, as it was hashed (the reverse of how it is displayed).
+pub type Hash32 = [u8; 32];
