@@ -1,1 +1,348 @@
-//! To be built.
+//! The command line: `node`, `cli` and `demo`, and what `--help` says of them.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+
+use crate::config::{NetworkName, Options};
+
+/// The whole command line.
+#[derive(Clone, Debug, Parser)]
+#[command(
+    name = "blocktorrent",
+    version,
+    about = "Relays Bitcoin blocks in chunks that prove themselves, over UDP",
+    long_about = "Relays Bitcoin blocks in chunks that prove themselves, over UDP.\n\n\
+        A block's header commits to every transaction. A node that has checked the header's work can \
+        therefore verify one chunk of the block alone, take different chunks from peers that it does \
+        not trust, and pass each on before it holds the whole block.",
+    after_help = "Try `blocktorrent demo`: a real block crosses five processes on this machine.",
+    propagate_version = true,
+    subcommand_required = true,
+    arg_required_else_help = true
+)]
+pub struct CommandLine {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The commands of the program.
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Run a node until SIGINT, SIGTERM or `blocktorrent cli stop`
+    #[command(after_long_help = NODE_HELP)]
+    Node(Box<NodeOptions>),
+    /// Call a running node and print its answer as JSON
+    #[command(after_long_help = CLI_HELP)]
+    Cli(CallOptions),
+    /// Relay a real block through several node processes on this machine, and show how each one fills
+    #[command(after_long_help = DEMO_HELP)]
+    Demo(DemoOptions),
+}
+
+const NODE_HELP: &str = "\
+Examples:
+  blocktorrent node
+  blocktorrent node --network signet --connect relay.example --connect 203.0.113.5:8433
+  blocktorrent node --print-config > ~/.blocktorrent/blocktorrent.toml
+
+Files, below the datadir and the network's folder in it:
+  lock        held while a node runs there
+  node.json   process id and the addresses that the node listens on
+  .cookie     user and password for RPC, new at each start, readable by its owner only
+  blocks/     recent blocks
+
+Exit status: 0 after a clean stop, 1 if the node can't start or fails, 2 for a flag that does not exist.";
+
+const CLI_HELP: &str = "\
+Arguments are strings or JSON (numbers, true, false, null, lists, objects), as the method wants them.
+
+Examples:
+  blocktorrent cli help
+  blocktorrent cli getpeerinfo
+  blocktorrent cli --network regtest getblock HASH 0
+  blocktorrent cli submitblock - < block.hex
+
+Exit status: 0 with an answer, the error's number (as bitcoin-cli: its absolute value) if the node \
+refuses, 1 if no node can be reached, 2 for a flag that does not exist.";
+
+const DEMO_HELP: &str = "\
+Starts the nodes on loopback with ports that the system picks, hands the block to the first one, and \
+ends with a table. Loss (UDP), one-way delay and rate (UDP and TCP) are emulated at the sockets.
+
+Exit status: 0 only if every honest node holds the identical block.";
+
+/// `blocktorrent node`.
+#[derive(Args, Clone, Debug, Default)]
+pub struct NodeOptions {
+    /// Print a configuration file with every option, its meaning and its default, and exit
+    #[arg(long)]
+    pub print_config: bool,
+    /// Everything that the file may say too.
+    #[command(flatten)]
+    pub options: Options,
+}
+
+/// `blocktorrent cli`.
+#[derive(Args, Clone, Debug)]
+pub struct CallOptions {
+    /// The configuration file of the node [default: DATADIR/blocktorrent.toml, if there is one]
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// The datadir of the node [default: ~/.blocktorrent]
+    #[arg(long, value_name = "DIR")]
+    pub datadir: Option<PathBuf>,
+    /// The network of the node [default: main]
+    #[arg(long, value_name = "NAME")]
+    pub network: Option<NetworkName>,
+    /// Log in with this user instead of the cookie file; needs rpc-password
+    #[arg(long, value_name = "NAME", requires = "rpc_password")]
+    pub rpc_user: Option<String>,
+    /// The password of rpc-user
+    #[arg(long, value_name = "PASSWORD", requires = "rpc_user")]
+    pub rpc_password: Option<String>,
+    /// The method to call; `help` lists them
+    #[arg(value_name = "METHOD")]
+    pub method: String,
+    /// Its arguments; `-` takes one from stdin
+    #[arg(
+        value_name = "ARG",
+        allow_hyphen_values = true,
+        trailing_var_arg = true
+    )]
+    pub arguments: Vec<String>,
+}
+
+/// `blocktorrent demo`.
+#[derive(Args, Clone, Debug)]
+pub struct DemoOptions {
+    /// How many nodes to start
+    #[arg(long, value_name = "COUNT", default_value_t = 5, value_parser = clap::value_parser!(u16).range(2..=64))]
+    pub nodes: u16,
+    /// Who is connected to whom
+    #[arg(long, value_enum, default_value_t = Topology::Line)]
+    pub topology: Topology,
+    /// The block to relay, as raw bytes [default: mainnet block 702861, built in]
+    #[arg(long, value_name = "FILE")]
+    pub block: Option<PathBuf>,
+    /// Give each node this share of the block's transactions beforehand
+    #[arg(long, value_name = "PCT", default_value_t = 0.0, value_parser = percentage)]
+    pub warm: f64,
+    /// Lose this share of the datagrams
+    #[arg(long, value_name = "PCT", default_value_t = 0.0, value_parser = percentage)]
+    pub loss: f64,
+    /// One-way delay of every link
+    #[arg(long, value_name = "MS", default_value_t = 0.0, value_parser = not_negative)]
+    pub delay: f64,
+    /// What each node can send [default: no limit]
+    #[arg(long, value_name = "MBIT", value_parser = positive)]
+    pub rate: Option<f64>,
+    /// How many of the nodes alter what they forward (never the first)
+    #[arg(long, value_name = "COUNT", default_value_t = 0)]
+    pub liars: u16,
+    /// What nodes may send unasked: 0 announcement, 1 tree, 2 short ids, 3 missing transactions
+    #[arg(long, value_name = "LEVEL", value_parser = clap::value_parser!(u8).range(0..=3))]
+    pub push: Option<u8>,
+    /// The seed of what is lost and who lies
+    #[arg(long, value_name = "SEED", default_value_t = 1)]
+    pub seed: u64,
+    /// Print one JSON object at the end instead of the live view
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// How the demo connects its nodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Topology {
+    /// Each to the next
+    Line,
+    /// Each to the next, and the last to the first
+    Ring,
+    /// All to the first
+    Star,
+    /// Everyone to everyone
+    Mesh,
+}
+
+fn percentage(text: &str) -> Result<f64, String> {
+    let share: f64 = text
+        .parse()
+        .map_err(|_| "give a percentage from 0 to 100".to_owned())?;
+    if (0.0..=100.0).contains(&share) {
+        Ok(share)
+    } else {
+        Err("give a percentage from 0 to 100".to_owned())
+    }
+}
+
+fn not_negative(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(number) if (0.0..=60_000.0).contains(&number) => Ok(number),
+        _ => Err("give a number from 0 to 60000".to_owned()),
+    }
+}
+
+fn positive(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(number) if (0.01..=100_000.0).contains(&number) => Ok(number),
+        _ => Err("give a number from 0.01 to 100000".to_owned()),
+    }
+}
+
+/// A configuration file with every option commented out, its meaning above it.
+pub fn sample_config() -> String {
+    let mut text = String::from(
+        "# Configuration of a blocktorrent node: every option, commented out.\n\
+         # Flags of the same names override what stands here; lists add up.\n",
+    );
+    let command = CommandLine::command();
+    let keys = Options::keys();
+    let arguments = command
+        .find_subcommand("node")
+        .into_iter()
+        .flat_map(clap::Command::get_arguments);
+    for argument in arguments {
+        let Some(key) = argument
+            .get_long()
+            .filter(|long| keys.iter().any(|key| key == long))
+        else {
+            continue;
+        };
+        let help = argument.get_long_help().or_else(|| argument.get_help());
+        let help = help.map(ToString::to_string).unwrap_or_default();
+        text.push('\n');
+        for line in help.lines().filter(|line| !line.is_empty()) {
+            let _ = writeln!(text, "# {line}");
+        }
+        let _ = writeln!(text, "#{key} = {}", sample_value(key));
+    }
+    text
+}
+
+/// A value that option `key` takes, as TOML.
+fn sample_value(key: &str) -> &'static str {
+    match key {
+        "datadir" => "\"/var/lib/blocktorrent\"",
+        "network" => "\"main\"",
+        "control-listen" | "data-listen" => "\"0.0.0.0:0\"",
+        "rpc-listen" => "\"127.0.0.1:0\"",
+        "connect" => "[\"relay.example\", \"203.0.113.5:9000\", \"[2001:db8::1]:9000\"]",
+        "rpc-user" => "\"alice\"",
+        "rpc-password" => "\"a long secret\"",
+        "trusted-start" => {
+            "\"0,000000000019d6689c085ae165831e934ff763ae46a2a6c172b3f1b60a8ce26f,1d00ffff,1231006505\""
+        }
+        "max-mempool-mb" => "300",
+        "store-mb" => "1000",
+        "max-peers" => "64",
+        "push-level" => "3",
+        "role" => "\"relay\"",
+        "preference" => "255",
+        "log" => "\"info\"",
+        "log-format" => "\"full\"",
+        _ => "100",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Config;
+
+    fn parse(line: &str) -> Result<Command, clap::Error> {
+        let words = std::iter::once("blocktorrent").chain(line.split_whitespace());
+        CommandLine::try_parse_from(words).map(|parsed| parsed.command)
+    }
+
+    #[test]
+    fn the_definitions_hold_together() {
+        CommandLine::command().debug_assert();
+    }
+
+    #[test]
+    fn flags_mean_what_the_file_means() {
+        let line = "node --datadir /d --network test --control-listen 0.0.0.0:1 --data-listen 0.0.0.0:2 \
+            --rpc-listen 127.0.0.1:3 --connect a:4 --connect b --rpc-user u --rpc-password p \
+            --max-mempool-mb 5 --store-mb 6 --max-peers 7 --push-level 2 --max-up-mbit 8 \
+            --max-down-mbit 9 --role edge --preference 10 --log warn --log-format compact";
+        let file = "datadir = '/d'\nnetwork = 'test'\ncontrol-listen = '0.0.0.0:1'\ndata-listen = '0.0.0.0:2'\n\
+            rpc-listen = '127.0.0.1:3'\nconnect = ['a:4', 'b']\nrpc-user = 'u'\nrpc-password = 'p'\n\
+            max-mempool-mb = 5\nstore-mb = 6\nmax-peers = 7\npush-level = 2\nmax-up-mbit = 8\n\
+            max-down-mbit = 9\nrole = 'edge'\npreference = 10\nlog = 'warn'\nlog-format = 'compact'";
+        let Ok(Command::Node(node)) = parse(line) else {
+            panic!("not a node");
+        };
+        assert_eq!(node.options, Options::from_toml("f", file).unwrap());
+    }
+
+    #[test]
+    fn the_sample_file_has_every_option_and_each_is_valid() {
+        let sample = sample_config();
+        assert!(Options::from_toml("sample", &sample).unwrap() == Options::default());
+        let said: String = sample
+            .lines()
+            .filter(|line| !line.starts_with("# "))
+            .map(|line| format!("{}\n", line.trim_start_matches('#')))
+            .collect();
+        let options = Options::from_toml("sample", &said).unwrap();
+        assert!(Config::resolve(options).is_ok());
+        for key in Options::keys() {
+            assert!(said.contains(&format!("\n{key} = ")), "{key}");
+        }
+    }
+
+    #[test]
+    fn hidden_options_are_flags_that_help_keeps_to_itself() {
+        let Ok(Command::Node(node)) = parse(
+            "node --emulate-loss 10 --emulate-delay-ms 25 --emulate-rate-mbit 50 --emulate-seed 7 --test-lie --events-stdout",
+        ) else {
+            panic!("not a node");
+        };
+        assert_eq!(node.options.test.emulate_loss, Some(10.0));
+        assert!(node.options.test.test_lie && node.options.test.events_stdout);
+        let mut command = CommandLine::command();
+        let node = command.find_subcommand_mut("node").unwrap();
+        let help = node.render_long_help().to_string();
+        assert!(help.contains("--push-level") && !help.contains("emulate"));
+    }
+
+    #[test]
+    fn a_call_takes_arguments_as_they_are() {
+        let Ok(Command::Cli(call)) =
+            parse("cli --network regtest addnode 127.0.0.1:1 add -5 --x {\"a\":1}")
+        else {
+            panic!("not a call");
+        };
+        assert_eq!(call.method, "addnode");
+        assert_eq!(
+            call.arguments,
+            ["127.0.0.1:1", "add", "-5", "--x", "{\"a\":1}"]
+        );
+        assert!(parse("cli").is_err());
+        assert!(parse("cli --rpc-user a getpeerinfo").is_err());
+    }
+
+    #[test]
+    fn senseless_flags_are_usage_errors() {
+        for line in [
+            "",
+            "nod",
+            "node --nonsense",
+            "node --network moon",
+            "node --connect a:b:c",
+            "node --preference 256",
+            "demo --nodes 1",
+            "demo --loss 101",
+            "demo --warm x",
+            "demo --rate 0",
+            "demo --push 4",
+            "demo --topology knot",
+        ] {
+            let error = parse(line).expect_err(line);
+            assert_eq!(error.exit_code(), 2, "{line}");
+        }
+        assert!(matches!(parse("demo"), Ok(Command::Demo(demo)) if demo.nodes == 5));
+    }
+}

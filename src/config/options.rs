@@ -1,0 +1,280 @@
+//! Options as they were said, on the command line or in the file.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use serde::Deserialize;
+use toml::de::DeTable;
+
+use super::error::ConfigError;
+use super::values::{ListenAddress, LogFormat, NetworkName, PeerAddress, Role, TrustedStart};
+
+/// What an operator said: each option at most once, lists as often as they like.
+#[derive(Args, Clone, Debug, Default, Deserialize, PartialEq)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+pub struct Options {
+    /// Read options from this TOML file [default: DATADIR/blocktorrent.toml, if there is one]
+    ///
+    /// A key is the name of a flag without its dashes; a flag overrides a key, and lists add up.
+    #[arg(long, value_name = "FILE")]
+    #[serde(skip)]
+    pub config: Option<PathBuf>,
+
+    /// Keep blocks, lock, cookie and ports below this directory [default: ~/.blocktorrent]
+    ///
+    /// Networks other than main have a folder of their own in it.
+    #[arg(long, value_name = "DIR")]
+    pub datadir: Option<PathBuf>,
+
+    /// Relay blocks of this network: main, test, testnet4, signet or regtest [default: main]
+    #[arg(long, value_name = "NAME")]
+    pub network: Option<NetworkName>,
+
+    /// Accept peers' control connections here, TCP [default: 0.0.0.0 and the network's port]
+    ///
+    /// Port 0 lets the system pick; the node writes what it got into node.json in the datadir.
+    #[arg(long, value_name = "IP:PORT")]
+    pub control_listen: Option<ListenAddress>,
+
+    /// Exchange data with peers here, UDP [default: the address and port of control-listen]
+    #[arg(long, value_name = "IP:PORT")]
+    pub data_listen: Option<ListenAddress>,
+
+    /// Serve JSON-RPC here; loopback only [default: 127.0.0.1 and the network's RPC port]
+    #[arg(long, value_name = "IP:PORT")]
+    pub rpc_listen: Option<ListenAddress>,
+
+    /// Keep a connection to this peer; may be given many times
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub connect: Vec<PeerAddress>,
+
+    /// Let this user call RPC, beside whoever can read the cookie file; needs rpc-password
+    #[arg(long, value_name = "NAME")]
+    pub rpc_user: Option<String>,
+
+    /// The password of rpc-user; other users of the machine can see flags, so prefer the file
+    #[arg(long, value_name = "PASSWORD")]
+    pub rpc_password: Option<String>,
+
+    /// Begin the header chain at this block instead of genesis
+    ///
+    /// HASH is trusted: take it from a node of your own. BITS is the compact target of its child in hex;
+    /// EPOCH_START_TIME is the time of the first block of the child's difficulty period, without which
+    /// the chain can't cross the next retarget.
+    #[arg(long, value_name = "HEIGHT,HASH,BITS[,EPOCH_START_TIME]")]
+    pub trusted_start: Option<TrustedStart>,
+
+    /// Hold at most so many megabytes of transactions [default: 300]
+    #[arg(long, value_name = "MB")]
+    pub max_mempool_mb: Option<u32>,
+
+    /// Keep recent blocks on disk up to so many megabytes [default: 1000]
+    #[arg(long, value_name = "MB")]
+    pub store_mb: Option<u32>,
+
+    /// Hold at most so many sessions, inbound and outbound together [default: 64]
+    #[arg(long, value_name = "COUNT")]
+    pub max_peers: Option<u32>,
+
+    /// What peers may send unasked: 0 announcement, 1 tree, 2 short ids, 3 missing transactions [default: 3]
+    #[arg(long, value_name = "LEVEL")]
+    pub push_level: Option<u8>,
+
+    /// Send no faster than this to all peers together [default: no limit]
+    #[arg(long, value_name = "MBIT")]
+    pub max_up_mbit: Option<u32>,
+
+    /// Ask each peer to send no faster than this [default: no limit]
+    #[arg(long, value_name = "MBIT")]
+    pub max_down_mbit: Option<u32>,
+
+    /// What peers are told this node is: relay, miner or edge [default: relay]
+    #[arg(long, value_name = "ROLE")]
+    pub role: Option<Role>,
+
+    /// What to spare, from 0 (bandwidth) to 255 (time) [default: 255]
+    #[arg(long, value_name = "0..255")]
+    pub preference: Option<u8>,
+
+    /// What to log, to stderr: error, warn, info, debug, trace, or a filter per module [default: info]
+    ///
+    /// As in --log blocktorrent::relay=debug,info
+    #[arg(long, value_name = "FILTER")]
+    pub log: Option<String>,
+
+    /// The form of a log line: full, compact or json [default: full]
+    #[arg(long, value_name = "FORM")]
+    pub log_format: Option<LogFormat>,
+
+    /// Options that the demo and tests set; flags only.
+    #[command(flatten)]
+    #[serde(skip)]
+    pub test: TestOptions,
+}
+
+/// What tests and the demo ask of a node; neither shown by `--help` nor read from a file.
+#[derive(Args, Clone, Debug, Default, PartialEq)]
+pub struct TestOptions {
+    /// Lose this percentage of the datagrams that leave.
+    #[arg(long, hide = true, value_name = "PCT")]
+    pub emulate_loss: Option<f64>,
+    /// Let everything that leaves wait so long.
+    #[arg(long, hide = true, value_name = "MS")]
+    pub emulate_delay_ms: Option<f64>,
+    /// Let no more leave than this.
+    #[arg(long, hide = true, value_name = "MBIT")]
+    pub emulate_rate_mbit: Option<f64>,
+    /// The seed of what is lost.
+    #[arg(long, hide = true, value_name = "SEED")]
+    pub emulate_seed: Option<u64>,
+    /// Alter what is forwarded: a liar among the peers.
+    #[arg(long, hide = true)]
+    pub test_lie: bool,
+    /// Write the engine's events to stdout, one JSON object per line.
+    #[arg(long, hide = true)]
+    pub events_stdout: bool,
+}
+
+impl Options {
+    /// Reads the options of the TOML file `file`, whose content is `text`.
+    ///
+    /// # Errors
+    ///
+    /// The first line that is no TOML, no option, or no value of its option.
+    pub fn from_toml(file: &str, text: &str) -> Result<Self, ConfigError> {
+        let fail = |error: toml::de::Error| ConfigError::File {
+            file: file.to_owned(),
+            line: line_at(text, error.span().map_or(0, |span| span.start)),
+            problem: with_key(text, &error),
+        };
+        let table = DeTable::parse(text).map_err(fail)?;
+        let known = Self::keys();
+        let unknown = table
+            .get_ref()
+            .keys()
+            .filter(|key| !known.iter().any(|name| *name == *key.get_ref()))
+            .min_by_key(|key| key.span().start);
+        if let Some(key) = unknown {
+            return Err(ConfigError::UnknownKey {
+                file: file.to_owned(),
+                line: line_at(text, key.span().start),
+                key: one_line(key.get_ref()),
+                advice: advice(key.get_ref(), &known),
+            });
+        }
+        toml::from_str(text).map_err(fail)
+    }
+
+    /// Every key that a file may have, in the order of `--help`.
+    pub fn keys() -> Vec<String> {
+        Self::augment_args(clap::Command::new("options"))
+            .get_arguments()
+            .filter(|argument| !argument.is_hide_set())
+            .filter_map(|argument| argument.get_long())
+            .filter(|name| *name != "config")
+            .map(str::to_owned)
+            .collect()
+    }
+
+    /// These options, and where they say nothing, those of `below`. Lists add up, these first.
+    pub fn over(mut self, below: Self) -> Self {
+        self.connect.extend(below.connect);
+        Self {
+            config: self.config.or(below.config),
+            datadir: self.datadir.or(below.datadir),
+            network: self.network.or(below.network),
+            control_listen: self.control_listen.or(below.control_listen),
+            data_listen: self.data_listen.or(below.data_listen),
+            rpc_listen: self.rpc_listen.or(below.rpc_listen),
+            connect: self.connect,
+            rpc_user: self.rpc_user.or(below.rpc_user),
+            rpc_password: self.rpc_password.or(below.rpc_password),
+            trusted_start: self.trusted_start.or(below.trusted_start),
+            max_mempool_mb: self.max_mempool_mb.or(below.max_mempool_mb),
+            store_mb: self.store_mb.or(below.store_mb),
+            max_peers: self.max_peers.or(below.max_peers),
+            push_level: self.push_level.or(below.push_level),
+            max_up_mbit: self.max_up_mbit.or(below.max_up_mbit),
+            max_down_mbit: self.max_down_mbit.or(below.max_down_mbit),
+            role: self.role.or(below.role),
+            preference: self.preference.or(below.preference),
+            log: self.log.or(below.log),
+            log_format: self.log_format.or(below.log_format),
+            test: self.test,
+        }
+    }
+}
+
+/// The line of the byte at `offset`, counted from 1.
+fn line_at(text: &str, offset: usize) -> usize {
+    1 + text
+        .bytes()
+        .take(offset)
+        .filter(|byte| *byte == b'\n')
+        .count()
+}
+
+/// The error in one line, with the line of the file that it speaks of.
+fn with_key(text: &str, error: &toml::de::Error) -> String {
+    let message = one_line(error.message());
+    let offset = error.span().map_or(0, |span| span.start);
+    let line = text
+        .lines()
+        .nth(line_at(text, offset) - 1)
+        .unwrap_or_default();
+    match line.split_once('=') {
+        Some((key, _)) => format!("{}: {message}", one_line(key.trim())),
+        None => message,
+    }
+}
+
+/// `text` without line breaks and other control characters, and not too long for one line.
+fn one_line(text: &str) -> String {
+    let clean = |character: char| {
+        if character.is_control() {
+            ' '
+        } else {
+            character
+        }
+    };
+    text.chars().map(clean).take(300).collect()
+}
+
+/// What someone may have meant who wrote `key`.
+fn advice(key: &str, known: &[String]) -> String {
+    let plain = key.replace('_', "-").to_ascii_lowercase();
+    let nearest = known
+        .iter()
+        .map(|name| (distance(&plain, name), name))
+        .min();
+    match nearest {
+        Some((apart, name)) if apart <= 3 && apart < name.len() => {
+            format!("did you mean `{name}`?")
+        }
+        _ => "`blocktorrent node --print-config` lists them all".to_owned(),
+    }
+}
+
+/// How many letters must be added, removed or changed to make `left` into `right`.
+///
+/// Both are short: what can't be near is not compared.
+fn distance(left: &str, right: &str) -> usize {
+    if left.len().abs_diff(right.len()) > 3 {
+        return usize::MAX;
+    }
+    let mut row: Vec<usize> = (0..=right.len()).collect();
+    for (line, a) in left.bytes().enumerate() {
+        let mut diagonal = line;
+        let mut previous = line + 1;
+        for (cell, b) in row.iter_mut().skip(1).zip(right.bytes()) {
+            let replaced = diagonal + usize::from(a != b);
+            diagonal = *cell;
+            *cell = replaced.min(diagonal + 1).min(previous + 1);
+            previous = *cell;
+        }
+        if let Some(first) = row.first_mut() {
+            *first = line + 1;
+        }
+    }
+    row.last().copied().unwrap_or(usize::MAX)
+}

@@ -1,0 +1,319 @@
+//! The values that options take, each read from the same text on the command line and in the file.
+
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::str::FromStr;
+
+use serde::{Deserialize, Deserializer};
+use thiserror::Error;
+
+/// Text that is no value of its option; says what would be.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[error("{0}")]
+pub struct ValueError(String);
+
+/// Reads each of these types from a TOML string by its `FromStr`.
+macro_rules! deserialize_from_text {
+    ($($name:ty),*) => {$(
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+                String::deserialize(deserializer)?.parse().map_err(serde::de::Error::custom)
+            }
+        }
+    )*};
+}
+
+deserialize_from_text!(
+    NetworkName,
+    ListenAddress,
+    PeerAddress,
+    TrustedStart,
+    Role,
+    LogFormat
+);
+
+/// A Bitcoin network, by Bitcoin Core's name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NetworkName {
+    /// `main`
+    #[default]
+    Main,
+    /// `test`: testnet3
+    Test,
+    /// `testnet4`
+    Testnet4,
+    /// `signet`
+    Signet,
+    /// `regtest`
+    Regtest,
+}
+
+impl NetworkName {
+    /// Bitcoin Core's name, as its RPC gives it.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Main => "main",
+            Self::Test => "test",
+            Self::Testnet4 => "testnet4",
+            Self::Signet => "signet",
+            Self::Regtest => "regtest",
+        }
+    }
+
+    /// The folder below the datadir, by Bitcoin Core's habit: none for `main`, and `testnet3` for `test`.
+    pub fn folder(self) -> Option<&'static str> {
+        match self {
+            Self::Main => None,
+            Self::Test => Some("testnet3"),
+            other => Some(other.as_str()),
+        }
+    }
+}
+
+impl FromStr for NetworkName {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        match text {
+            "main" | "mainnet" => Ok(Self::Main),
+            "test" | "testnet3" => Ok(Self::Test),
+            "testnet4" => Ok(Self::Testnet4),
+            "signet" => Ok(Self::Signet),
+            "regtest" => Ok(Self::Regtest),
+            _ => Err(ValueError(format!(
+                "`{text}` is no network; use main, test, testnet4, signet or regtest"
+            ))),
+        }
+    }
+}
+
+impl fmt::Display for NetworkName {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str(self.as_str())
+    }
+}
+
+/// An address to listen on: IP and port, port 0 for one that the system picks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ListenAddress(pub SocketAddr);
+
+impl FromStr for ListenAddress {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        text.parse().map(Self).map_err(|_| {
+            ValueError(format!(
+                "`{text}` is no address to listen on; use IP:PORT, as in 0.0.0.0:8433 or [::]:8433 (port 0: the system picks)"
+            ))
+        })
+    }
+}
+
+/// A peer: a host (address or name), and its control port if not the network's usual one.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PeerAddress {
+    host: String,
+    port: Option<u16>,
+}
+
+impl PeerAddress {
+    /// An IP address without brackets, or a name to look up.
+    pub fn host(&self) -> &str {
+        &self.host
+    }
+
+    /// The control port, unless the network's default is meant.
+    pub fn port(&self) -> Option<u16> {
+        self.port
+    }
+}
+
+impl FromStr for PeerAddress {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let refuse = || {
+            ValueError(format!(
+                "`{text}` is no peer; use HOST or HOST:PORT, with brackets around an IPv6 address that has a port"
+            ))
+        };
+        if let Ok(address) = text.parse::<SocketAddr>() {
+            let port = Some(address.port())
+                .filter(|port| *port != 0)
+                .ok_or_else(refuse)?;
+            return Ok(Self {
+                host: address.ip().to_string(),
+                port: Some(port),
+            });
+        }
+        let bracketed = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+        let bare = bracketed.unwrap_or(text);
+        if let Ok(address) = bare.parse::<IpAddr>() {
+            return Ok(Self {
+                host: address.to_string(),
+                port: None,
+            });
+        }
+        let (host, port) = match text.split_once(':') {
+            None => (text, None),
+            Some((host, port)) => (host, Some(port.parse::<u16>().map_err(|_| refuse())?)),
+        };
+        let is_name = !host.is_empty()
+            && host.len() <= 253
+            && host
+                .bytes()
+                .all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
+            && !host.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+        if !is_name || port == Some(0) {
+            return Err(refuse());
+        }
+        Ok(Self {
+            host: host.to_ascii_lowercase(),
+            port,
+        })
+    }
+}
+
+impl fmt::Display for PeerAddress {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.port {
+            None => formatter.write_str(&self.host),
+            Some(port) if self.host.contains(':') => write!(formatter, "[{}]:{port}", self.host),
+            Some(port) => write!(formatter, "{}:{port}", self.host),
+        }
+    }
+}
+
+/// A block that the operator vouches for, near the tip, where the header chain may begin.
+///
+/// As text: `HEIGHT,HASH,BITS[,EPOCH_START_TIME]`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TrustedStart {
+    /// The block's height.
+    pub height: u32,
+    /// The block's hash, in internal byte order (the text has it reversed, as Bitcoin shows hashes).
+    pub hash: [u8; 32],
+    /// The compact target that the child of this block must meet.
+    pub bits: u32,
+    /// The time of the first block of the child's difficulty period, which the next retarget needs;
+    /// without it the chain can't cross that retarget.
+    pub epoch_start_time: Option<u32>,
+}
+
+impl FromStr for TrustedStart {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let refuse = |what: &str| {
+            ValueError(format!(
+                "`{text}` is no trusted start: {what}; use HEIGHT,HASH,BITS[,EPOCH_START_TIME], bits in hex as in a header"
+            ))
+        };
+        let mut fields = text.split(',').map(str::trim);
+        let height = fields
+            .next()
+            .and_then(|field| field.parse().ok())
+            .ok_or_else(|| refuse("the height is no number"))?;
+        let mut hash: [u8; 32] = fields
+            .next()
+            .and_then(|field| hex::decode_to_array(field).ok())
+            .ok_or_else(|| refuse("the hash is not 64 hex digits"))?;
+        hash.reverse();
+        let bits = fields
+            .next()
+            .filter(|field| field.len() == 8)
+            .and_then(|field| u32::from_str_radix(field, 16).ok())
+            .ok_or_else(|| refuse("the bits are not 8 hex digits"))?;
+        let epoch_start_time = match fields.next() {
+            None => None,
+            Some(field) => Some(
+                field
+                    .parse()
+                    .map_err(|_| refuse("the epoch's start is no Unix time"))?,
+            ),
+        };
+        if fields.next().is_some() {
+            return Err(refuse("it has more than four fields"));
+        }
+        Ok(Self {
+            height,
+            hash,
+            bits,
+            epoch_start_time,
+        })
+    }
+}
+
+/// What a node says it is. Peers may weigh it; nobody can check it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Role {
+    /// `relay`: takes blocks and passes them on.
+    #[default]
+    Relay,
+    /// `miner`: builds on what it receives, so every millisecond counts.
+    Miner,
+    /// `edge`: takes blocks, and serves little.
+    Edge,
+}
+
+impl Role {
+    /// The number that stands for the role in SET_PARAMS.
+    pub fn code(self) -> u64 {
+        match self {
+            Self::Relay => 0,
+            Self::Miner => 1,
+            Self::Edge => 2,
+        }
+    }
+
+    /// The name that options use.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Relay => "relay",
+            Self::Miner => "miner",
+            Self::Edge => "edge",
+        }
+    }
+}
+
+impl FromStr for Role {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        match text {
+            "relay" => Ok(Self::Relay),
+            "miner" => Ok(Self::Miner),
+            "edge" => Ok(Self::Edge),
+            _ => Err(ValueError(format!(
+                "`{text}` is no role; use relay, miner or edge"
+            ))),
+        }
+    }
+}
+
+/// The form of a line of the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Time, level, module, message, fields.
+    #[default]
+    Full,
+    /// Level, message, fields: for a service manager that adds the time itself.
+    Compact,
+    /// One JSON object per line.
+    Json,
+}
+
+impl FromStr for LogFormat {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        match text {
+            "full" => Ok(Self::Full),
+            "compact" => Ok(Self::Compact),
+            "json" => Ok(Self::Json),
+            _ => Err(ValueError(format!(
+                "`{text}` is no log format; use full, compact or json"
+            ))),
+        }
+    }
+}
