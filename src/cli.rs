@@ -266,11 +266,11 @@ mod tests {
         let line = "node --datadir /d --network test --control-listen 0.0.0.0:1 --data-listen 0.0.0.0:2 \
             --rpc-listen 127.0.0.1:3 --connect a:4 --connect b --rpc-user u --rpc-password p \
             --max-mempool-mb 5 --store-mb 6 --max-peers 7 --push-level 2 --max-up-mbit 8 \
-            --max-down-mbit 9 --role edge --preference 10 --log warn --log-format compact";
+            --max-down-mbit 9 --role operator --preference 10 --log warn --log-format compact";
         let file = "datadir = '/d'\nnetwork = 'test'\ncontrol-listen = '0.0.0.0:1'\ndata-listen = '0.0.0.0:2'\n\
             rpc-listen = '127.0.0.1:3'\nconnect = ['a:4', 'b']\nrpc-user = 'u'\nrpc-password = 'p'\n\
             max-mempool-mb = 5\nstore-mb = 6\nmax-peers = 7\npush-level = 2\nmax-up-mbit = 8\n\
-            max-down-mbit = 9\nrole = 'edge'\npreference = 10\nlog = 'warn'\nlog-format = 'compact'";
+            max-down-mbit = 9\nrole = 'operator'\npreference = 10\nlog = 'warn'\nlog-format = 'compact'";
         let Ok(Command::Node(node)) = parse(line) else {
             panic!("not a node");
         };

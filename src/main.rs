@@ -1,2 +1,24 @@
-//! The `blocktorrent` program.
-fn main() {}
+//! The `blocktorrent` program: flags, then what the library does with them.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use blocktorrent::cli::{Command, CommandLine, sample_config};
+use blocktorrent::node;
+
+fn main() -> ExitCode {
+    let outcome = match CommandLine::parse().command {
+        Command::Node(options) if options.print_config => {
+            print!("{}", sample_config());
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Node(options) => node::run(options.options).map(|()| ExitCode::SUCCESS),
+        Command::Cli(options) => node::call(&options),
+        Command::Demo(options) => node::demo(&options),
+    };
+    outcome.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}

@@ -53,7 +53,9 @@ pub enum ConfigError {
     #[error("`rpc-user` is \"{0}\"; give a name that is not empty and has no colon")]
     BadUser(String),
     /// A password that anyone guesses.
-    #[error("`rpc-password` is empty; give one, or neither user nor password and use the cookie file")]
+    #[error(
+        "`rpc-password` is empty; give one, or neither user nor password and use the cookie file"
+    )]
     EmptyPassword,
     /// A test option beyond its bounds.
     #[error("`{0}` makes no sense; give {1}")]

@@ -88,7 +88,7 @@ pub struct Options {
     #[arg(long, value_name = "MBIT")]
     pub max_down_mbit: Option<u32>,
 
-    /// What peers are told this node is: relay, miner or edge [default: relay]
+    /// What peers are told this node is: relay, miner, operator or researcher [default: relay]
     #[arg(long, value_name = "ROLE")]
     pub role: Option<Role>,
 

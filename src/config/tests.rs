@@ -166,8 +166,9 @@ fn numbers_have_bounds() {
 #[test]
 fn rpc_stays_on_loopback_and_its_login_is_whole() {
     assert!(
-        refusal("rpc-listen = \"0.0.0.0:8000\"")
-            .starts_with("`rpc-listen` is 0.0.0.0:8000, not a loopback address; use 127.0.0.1:PORT")
+        refusal("rpc-listen = \"0.0.0.0:8000\"").starts_with(
+            "`rpc-listen` is 0.0.0.0:8000, not a loopback address; use 127.0.0.1:PORT"
+        )
     );
     assert!(from_file("rpc-listen = \"[::1]:0\"").is_ok());
     assert_eq!(
@@ -222,7 +223,17 @@ fn peers_are_hosts_with_or_without_port() {
         assert!(good.parse::<PeerAddress>().is_ok(), "{good}");
     }
     for bad in [
-        "", ":5", "a:", "a:0", "a:65536", "a b", "1.2.3:5", "1.2.3.4:0", "[::1", "a/b", "ü",
+        "",
+        ":5",
+        "a:",
+        "a:0",
+        "a:65536",
+        "a b",
+        "1.2.3:5",
+        "1.2.3.4:0",
+        "[::1",
+        "a/b",
+        "ü",
     ] {
         assert!(bad.parse::<PeerAddress>().is_err(), "{bad}");
     }
@@ -237,8 +248,7 @@ fn flags_lie_over_the_file_and_lists_add_up() {
         connect: vec!["b".parse().unwrap()],
         ..Options::default()
     };
-    let file =
-        from_file("network = \"main\"\nmax-peers = 3\nconnect = [\"a\", \"b\"]").unwrap();
+    let file = from_file("network = \"main\"\nmax-peers = 3\nconnect = [\"a\", \"b\"]").unwrap();
     let merged = Config::resolve(flags.over(file)).unwrap();
     assert_eq!(merged.network, NetworkName::Regtest);
     assert_eq!(merged.max_peers, 3);

@@ -146,7 +146,9 @@ impl FromStr for PeerAddress {
                 port: Some(port),
             });
         }
-        let bracketed = text.strip_prefix('[').and_then(|rest| rest.strip_suffix(']'));
+        let bracketed = text
+            .strip_prefix('[')
+            .and_then(|rest| rest.strip_suffix(']'));
         let bare = bracketed.unwrap_or(text);
         if let Ok(address) = bare.parse::<IpAddr>() {
             return Ok(Self {
@@ -163,7 +165,9 @@ impl FromStr for PeerAddress {
             && host
                 .bytes()
                 .all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
-            && !host.bytes().all(|byte| byte.is_ascii_digit() || byte == b'.');
+            && !host
+                .bytes()
+                .all(|byte| byte.is_ascii_digit() || byte == b'.');
         if !is_name || port == Some(0) {
             return Err(refuse());
         }
@@ -252,26 +256,20 @@ pub enum Role {
     Relay,
     /// `miner`: builds on what it receives, so every millisecond counts.
     Miner,
-    /// `edge`: takes blocks, and serves little.
-    Edge,
+    /// `operator`: serves wallets or payments.
+    Operator,
+    /// `researcher`: watches.
+    Researcher,
 }
 
 impl Role {
     /// The number that stands for the role in SET_PARAMS.
-    pub fn code(self) -> u64 {
+    pub fn code(self) -> u8 {
         match self {
             Self::Relay => 0,
             Self::Miner => 1,
-            Self::Edge => 2,
-        }
-    }
-
-    /// The name that options use.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Relay => "relay",
-            Self::Miner => "miner",
-            Self::Edge => "edge",
+            Self::Operator => 2,
+            Self::Researcher => 3,
         }
     }
 }
@@ -283,9 +281,10 @@ impl FromStr for Role {
         match text {
             "relay" => Ok(Self::Relay),
             "miner" => Ok(Self::Miner),
-            "edge" => Ok(Self::Edge),
+            "operator" => Ok(Self::Operator),
+            "researcher" => Ok(Self::Researcher),
             _ => Err(ValueError(format!(
-                "`{text}` is no role; use relay, miner or edge"
+                "`{text}` is no role; use relay, miner, operator or researcher"
             ))),
         }
     }
