@@ -11,6 +11,8 @@
 //! header chain (it asks a [`HeaderJudge`]).
 
 mod event;
+mod loss;
+mod pacing;
 mod stats;
 
 pub use event::*;
