@@ -24,7 +24,7 @@
 //! - [`mempool`]: transactions already held, found by short id
 //! - [`relay`]: the engine: sessions, jobs, scheduling, serving, blame
 //! - [`chain`]: headers, the work they must show, and the parameters of each network
-//! - [`net`]: sockets
+//! - [`net`]: the sockets, UDP in batches and TCP
 //! - [`node`]: the composition root: engine thread, router, RPC, datadir
 //! - [`sim`]: engines joined by links with virtual time
 //! - [`config`], [`cli`]: what an operator can say
