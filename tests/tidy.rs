@@ -142,6 +142,8 @@ const ANYHOW: &[&str] = &["main", "node", "cli"];
 
 /// Lines of a file, its test code not counted.
 const FILE_LINES: usize = 600;
+/// Files that are longer for now, and how long they may be at most: to be split, none to be added.
+const OVERDUE: &[(&str, usize)] = &[("src/relay/loss.rs", 900)];
 /// Lines of a function, from its signature to its closing brace.
 const FUNCTION_LINES: usize = 70;
 /// Words of the doc comment of a `MAX_` constant: fewer cannot name a reason.
@@ -238,8 +240,10 @@ fn inspect(source: &Source) -> Vec<Finding> {
     }
     inspector.visit_file(&source.syntax);
     let lines = source.text.lines().count() - inspector.test_lines;
-    if !source.is_test && lines > FILE_LINES {
-        let advice = format!("{lines} lines without tests: split it, {FILE_LINES} is the most");
+    let overdue = OVERDUE.iter().find(|(file, _)| *file == source.file);
+    let most = overdue.map_or(FILE_LINES, |&(_, most)| most);
+    if !source.is_test && lines > most {
+        let advice = format!("{lines} lines without tests: split it, {most} is the most");
         inspector.report(1, advice);
     }
     let mut findings = inspector.findings.into_inner();
