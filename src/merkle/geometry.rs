@@ -26,7 +26,7 @@ use super::run::{Direction, Lap, Run};
 /// that a path of 24 hashes (768 bytes) fits one datagram.
 pub const MAX_LEAVES: u32 = 1 << 24;
 
-/// The depth of the largest tree.
+/// The depth of the largest tree, which follows from [`MAX_LEAVES`].
 pub const MAX_DEPTH: u8 = 24;
 
 const _: () = assert!(MAX_LEAVES == 1 << MAX_DEPTH);
