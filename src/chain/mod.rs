@@ -1,1 +1,16 @@
-//! To be built.
+//! The header chain: which headers show the work that their context demands, and on which networks.
+//!
+//! - [`params`]: what differs from network to network
+//! - [`headers`]: headers accepted one by one, the branch with the most work, the recent window
+//!
+//! What this is not: a judge of blocks. A header that is accepted here may head a block that breaks every rule;
+//! but somebody has spent the work on it.
+
+pub mod headers;
+mod heights;
+pub mod params;
+mod rules;
+
+pub use headers::{Accepted, Found, Headers, Reorg, StartError, Tip, TrustedStart};
+pub use params::{Network, UnknownNetwork};
+pub use rules::HeaderRefusal;

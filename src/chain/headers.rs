@@ -1,0 +1,597 @@
+//! Headers accepted one by one, and the branch of them with the most work.
+//!
+//! The active chain is an array by height, 80 bytes a header and about 10 more to find it by hash. Headers off it are
+//! kept, bounded in number and in how far below the tip they branch off, so that a branch that comes to have more
+//! work can take over. Of two branches with equal work the one seen first stays.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bitcoin::block::Header;
+use bitcoin::consensus::deserialize;
+use bitcoin::{BlockHash, CompactTarget, Target, Work};
+
+use super::heights::Heights;
+use super::params::{Network, RETARGET_INTERVAL};
+use super::rules::{self, Branch, HeaderRefusal, Point};
+
+/// How many blocks below the tip still count as recent: only those are taken as jobs.
+pub const RECENT: u32 = 6;
+/// How far below the tip a branch may leave the active chain, in blocks.
+///
+/// Reason: a week of blocks, far more than any reorganisation of mainnet; a node that is on the wrong side of a
+/// deeper one must be given a newer trusted start. It bounds the work of finding the work at a fork.
+pub const MAX_FORK_DEPTH: u32 = 1008;
+/// Most headers kept off the active chain, but for those that a reorganisation has just put there
+/// (at most [`MAX_FORK_DEPTH`] more).
+///
+/// Reason: on test networks an easy header costs its sender little; this many are 400 kB.
+pub const MAX_SIDE_HEADERS: usize = 2048;
+/// Most headers on the active chain.
+///
+/// Reason: on regtest they cost nothing; this many are 380 MB, and mainnet's in eighty years.
+pub const MAX_HEADERS: usize = 1 << 22;
+
+/// A point on the chain that the operator vouches for, with what the rules need from before it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TrustedStart {
+    /// Height of the block.
+    pub height: u32,
+    /// Its hash.
+    pub hash: BlockHash,
+    /// Its time, in Unix seconds.
+    pub time: u32,
+    /// The target that a child of it must state; on testnet3 and testnet4 the one that holds for a child that comes
+    /// in time, not the 20-minute exception.
+    pub child_bits: CompactTarget,
+    /// Time of the first block of the retarget period in which the child lies (that is, of the block at the
+    /// highest multiple of 2016 that is at most the child's height), in Unix seconds.
+    ///
+    /// Without it the chain ends before the next retarget, unless the child itself starts a period.
+    pub period_start_time: Option<u32>,
+    /// Times of the blocks before it, its parent's first, at most ten; with fewer the rule on the median time is
+    /// laxer for the first ten headers.
+    pub earlier_times: Vec<u32>,
+    /// Work of the chain up to and including it; zero if it does not matter.
+    pub chain_work: Work,
+}
+
+/// Why a trusted start makes no sense.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum StartError {
+    /// The child's target is zero, not in its shortest form, or above the network's limit.
+    #[error("the child's target is none of this network's")]
+    Bits,
+    /// More than ten earlier times.
+    #[error("more than ten earlier times")]
+    EarlierTimes,
+    /// The height is within a period of the largest number.
+    #[error("height too large")]
+    Height,
+    /// The work is more than all the world could have done.
+    #[error("chain work too large")]
+    Work,
+}
+
+/// The best block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tip {
+    /// Its height.
+    pub height: u32,
+    /// Its hash.
+    pub hash: BlockHash,
+    /// Its time, in Unix seconds.
+    pub time: u32,
+    /// Work of the chain up to it; from a trusted start that does not tell the work before it, since that start.
+    pub chain_work: Work,
+}
+
+/// What an accepted header is to the chain.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Accepted {
+    /// Hash of the header.
+    pub hash: BlockHash,
+    /// Its height.
+    pub height: u32,
+    /// Whether it was known before; nothing has changed then.
+    pub known: bool,
+    /// Whether it is the tip now.
+    pub is_tip: bool,
+    /// Present if it became the tip of another branch than was active.
+    pub reorg: Option<Reorg>,
+}
+
+/// A change of the active branch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reorg {
+    /// Height of the last block that both branches share.
+    pub fork_height: u32,
+    /// The blocks that left the active chain, the highest first.
+    pub disconnected: Vec<BlockHash>,
+    /// The blocks that came, the lowest first.
+    pub connected: Vec<BlockHash>,
+}
+
+/// A header that is known.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Found {
+    /// The header.
+    pub header: Header,
+    /// Its height.
+    pub height: u32,
+    /// Whether it is on the active chain.
+    pub active: bool,
+}
+
+/// Where the chain begins.
+#[derive(Clone, Debug)]
+struct Start {
+    trusted: TrustedStart,
+    /// Known if it is the genesis block.
+    header: Option<Header>,
+}
+
+/// A header off the active chain.
+#[derive(Clone, Copy, Debug)]
+struct Side {
+    header: Header,
+    height: u32,
+    chain_work: Work,
+}
+
+/// A block of which something is known.
+#[derive(Clone, Copy, Debug)]
+enum Place {
+    /// On the active chain.
+    Active(u32),
+    /// Off it.
+    Side(BlockHash, Side),
+}
+
+impl Place {
+    fn height(&self) -> u32 {
+        match self {
+            Self::Active(height) => *height,
+            Self::Side(_, side) => side.height,
+        }
+    }
+}
+
+/// The header chain. See the module's documentation.
+#[derive(Clone, Debug)]
+pub struct Headers {
+    network: Network,
+    start: Start,
+    /// The active chain after the start.
+    active: Vec<Header>,
+    heights: Heights,
+    tip: Tip,
+    side: BTreeMap<BlockHash, Side>,
+}
+
+impl Headers {
+    /// A chain of the genesis block alone.
+    pub fn genesis(network: Network) -> Self {
+        let header = network.genesis();
+        let trusted = TrustedStart {
+            height: 0,
+            hash: header.block_hash(),
+            time: header.time,
+            child_bits: header.bits,
+            period_start_time: Some(header.time),
+            earlier_times: Vec::new(),
+            chain_work: header.work(),
+        };
+        Self::starting(network, trusted, Some(header))
+    }
+
+    /// A chain that starts at a block that the operator vouches for.
+    pub fn from_trusted(network: Network, start: TrustedStart) -> Result<Self, StartError> {
+        let target = Target::from_compact(start.child_bits);
+        if start.child_bits.to_consensus() >> 24 > 32
+            || target == Target::ZERO
+            || target > network.pow_limit()
+            || target.to_compact_lossy() != start.child_bits
+        {
+            return Err(StartError::Bits);
+        }
+        if start.earlier_times.len() >= rules::MEDIAN_SPAN {
+            return Err(StartError::EarlierTimes);
+        }
+        if start.height > u32::MAX - RETARGET_INTERVAL - MAX_HEADERS as u32 {
+            return Err(StartError::Height);
+        }
+        if start.chain_work.log2() >= 200.0 {
+            return Err(StartError::Work);
+        }
+        Ok(Self::starting(network, start, None))
+    }
+
+    fn starting(network: Network, trusted: TrustedStart, header: Option<Header>) -> Self {
+        let tip = Tip {
+            height: trusted.height,
+            hash: trusted.hash,
+            time: trusted.time,
+            chain_work: trusted.chain_work,
+        };
+        Self {
+            network,
+            heights: Heights::build([(tip.height, tip.hash)].into_iter()),
+            start: Start { trusted, header },
+            active: Vec::new(),
+            tip,
+            side: BTreeMap::new(),
+        }
+    }
+
+    /// The network whose rules hold.
+    pub fn network(&self) -> Network {
+        self.network
+    }
+
+    /// The best block.
+    pub fn tip(&self) -> Tip {
+        self.tip
+    }
+
+    /// Height of the block at which the chain starts.
+    pub fn start_height(&self) -> u32 {
+        self.start.trusted.height
+    }
+
+    /// Judges a header, as [`Headers::accept`] does, from its 80 bytes.
+    pub fn accept_bytes(
+        &mut self,
+        header: &[u8; 80],
+        now_unix_s: u32,
+    ) -> Result<Accepted, HeaderRefusal> {
+        let header = deserialize::<Header>(header).expect("any 80 bytes are a header");
+        self.accept(&header, now_unix_s)
+    }
+
+    /// Judges a header at the time `now_unix_s`, in Unix seconds, and keeps it if it obeys the rules.
+    pub fn accept(&mut self, header: &Header, now_unix_s: u32) -> Result<Accepted, HeaderRefusal> {
+        let hash = header.block_hash();
+        if let Some(place) = self.place(hash) {
+            return Ok(Accepted {
+                hash,
+                height: place.height(),
+                known: true,
+                is_tip: hash == self.tip.hash,
+                reorg: None,
+            });
+        }
+        let parent = self
+            .place(header.prev_blockhash)
+            .ok_or(HeaderRefusal::UnknownParent)?;
+        if parent.height().saturating_add(MAX_FORK_DEPTH) < self.tip.height {
+            return Err(HeaderRefusal::TooDeep);
+        }
+        let view = View {
+            headers: self,
+            place: parent,
+        };
+        rules::check(self.network, &view, header, now_unix_s)?;
+        let height = parent.height() + 1;
+        let reorg = match parent {
+            Place::Active(parent) if parent == self.tip.height => {
+                self.extend(hash, header)?;
+                None
+            }
+            _ => {
+                let chain_work = self.chain_work(parent) + header.work();
+                let side = Side {
+                    header: *header,
+                    height,
+                    chain_work,
+                };
+                self.branch(hash, side)?
+            }
+        };
+        Ok(Accepted {
+            hash,
+            height,
+            known: false,
+            is_tip: hash == self.tip.hash,
+            reorg,
+        })
+    }
+
+    /// Whether a block at this height is recent enough for a job: among the last [`RECENT`] or above the tip.
+    pub fn in_window(&self, height: u32) -> bool {
+        height.saturating_add(RECENT) > self.tip.height
+    }
+
+    /// The header with this hash, on the active chain or off it. A trusted start's own header is not known.
+    pub fn by_hash(&self, hash: BlockHash) -> Option<Found> {
+        match self.place(hash)? {
+            Place::Active(height) => Some(Found {
+                header: self.by_height(height)?,
+                height,
+                active: true,
+            }),
+            Place::Side(_, side) => Some(Found {
+                header: side.header,
+                height: side.height,
+                active: false,
+            }),
+        }
+    }
+
+    /// The header at this height of the active chain. A trusted start's own header is not known.
+    pub fn by_height(&self, height: u32) -> Option<Header> {
+        match height.checked_sub(self.start.trusted.height)? {
+            0 => self.start.header,
+            above => self.active.get(above as usize - 1).copied(),
+        }
+    }
+
+    /// The hash at this height of the active chain, the start included.
+    pub fn hash_at(&self, height: u32) -> Option<BlockHash> {
+        if height == self.tip.height {
+            return Some(self.tip.hash);
+        }
+        let above = height.checked_sub(self.start.trusted.height)?;
+        let child = self.active.get(above as usize)?;
+        Some(child.prev_blockhash)
+    }
+
+    /// The median time of the tip and the ten blocks before it, in Unix seconds: a child must be later.
+    pub fn median_time(&self) -> u32 {
+        rules::median_time(&self.tip_view())
+    }
+
+    /// The target that a child of the tip with this time must state.
+    pub fn next_bits(&self, time: u32) -> Result<CompactTarget, HeaderRefusal> {
+        let view = self.tip_view();
+        let parent = view.point(view.place).ok_or(HeaderRefusal::UnknownParent)?;
+        rules::required_bits(self.network, &view, parent, time)
+    }
+
+    /// Hashes of the active chain, the tip first, dense at first and then at doubling distances down to the
+    /// start: what `getheaders` of the Bitcoin P2P protocol asks with.
+    pub fn locator(&self) -> Vec<BlockHash> {
+        let mut hashes = Vec::new();
+        let mut height = self.tip.height;
+        let mut step = 1;
+        while height > self.start.trusted.height {
+            hashes.extend(self.hash_at(height));
+            if hashes.len() >= 10 {
+                step *= 2;
+            }
+            height = height.saturating_sub(step);
+        }
+        hashes.push(self.start.trusted.hash);
+        hashes
+    }
+
+    /// How many headers are kept off the active chain.
+    pub fn side_headers(&self) -> usize {
+        self.side.len()
+    }
+
+    /// Memory held, in bytes, about.
+    pub fn memory(&self) -> usize {
+        self.active.capacity() * size_of::<Header>()
+            + self.heights.memory()
+            + self.side.len() * (size_of::<Side>() + size_of::<BlockHash>()) * 3 / 2
+    }
+
+    fn place(&self, hash: BlockHash) -> Option<Place> {
+        if hash == self.tip.hash {
+            return Some(Place::Active(self.tip.height));
+        }
+        let active = self
+            .heights
+            .find(hash, |height| self.hash_at(height) == Some(hash));
+        if let Some(height) = active {
+            return Some(Place::Active(height));
+        }
+        let side = self.side.get(&hash)?;
+        Some(Place::Side(hash, *side))
+    }
+
+    fn tip_view(&self) -> View<'_> {
+        View {
+            headers: self,
+            place: Place::Active(self.tip.height),
+        }
+    }
+
+    /// Work of the chain up to a block.
+    fn chain_work(&self, place: Place) -> Work {
+        let height = match place {
+            Place::Side(_, side) => return side.chain_work,
+            Place::Active(height) => height,
+        };
+        let above = (height + 1..=self.tip.height).filter_map(|height| self.by_height(height));
+        above.fold(self.tip.chain_work, |work, header| work - header.work())
+    }
+
+    /// Adds a child of the tip.
+    fn extend(&mut self, hash: BlockHash, header: &Header) -> Result<(), HeaderRefusal> {
+        if self.active.len() >= MAX_HEADERS {
+            return Err(HeaderRefusal::Full);
+        }
+        self.active.push(*header);
+        self.tip = Tip {
+            height: self.tip.height + 1,
+            hash,
+            time: header.time,
+            chain_work: self.tip.chain_work + header.work(),
+        };
+        if self.heights.is_full() {
+            let start = self.start.trusted.height;
+            let blocks = (0..self.active.len() + 1).map(|above| {
+                let height = start + above as u32;
+                (height, self.hash_at(height).unwrap_or(hash))
+            });
+            self.heights = Heights::build(blocks);
+        } else {
+            self.heights.insert(self.tip.height, hash);
+        }
+        Ok(())
+    }
+
+    /// Adds a header off the active chain, and makes its branch the active one if it has more work.
+    fn branch(&mut self, hash: BlockHash, side: Side) -> Result<Option<Reorg>, HeaderRefusal> {
+        self.side.insert(hash, side);
+        if side.chain_work > self.tip.chain_work {
+            return self.reorganise(hash, side).map(Some);
+        }
+        // Twice, for a reorganisation may have left more than there should be.
+        for _ in 0..2 {
+            if self.side.len() > MAX_SIDE_HEADERS && !self.evict(hash) {
+                self.side.remove(&hash);
+                return Err(HeaderRefusal::Full);
+            }
+        }
+        Ok(None)
+    }
+
+    /// Makes the branch that ends in a side header the active one.
+    fn reorganise(&mut self, hash: BlockHash, top: Side) -> Result<Reorg, HeaderRefusal> {
+        let mut branch = vec![(hash, top)];
+        let mut parent = top.header.prev_blockhash;
+        let fork_height = loop {
+            match self.place(parent) {
+                Some(Place::Side(hash, side)) => {
+                    branch.push((hash, side));
+                    parent = side.header.prev_blockhash;
+                }
+                Some(Place::Active(height)) => break height,
+                None => return Err(HeaderRefusal::UnknownParent),
+            }
+        };
+        let keep = (fork_height - self.start.trusted.height) as usize;
+        if keep + branch.len() > MAX_HEADERS {
+            self.side.remove(&hash);
+            return Err(HeaderRefusal::Full);
+        }
+        let mut disconnected = Vec::new();
+        while self.active.len() > keep {
+            disconnected.push(self.tip.hash);
+            self.retreat();
+        }
+        let mut connected = Vec::with_capacity(branch.len());
+        for (hash, side) in branch.into_iter().rev() {
+            self.side.remove(&hash);
+            self.extend(hash, &side.header)?;
+            connected.push(hash);
+        }
+        Ok(Reorg {
+            fork_height,
+            disconnected,
+            connected,
+        })
+    }
+
+    /// Moves the tip off the active chain.
+    fn retreat(&mut self) {
+        let Some(header) = self.active.pop() else {
+            return;
+        };
+        let side = Side {
+            header,
+            height: self.tip.height,
+            chain_work: self.tip.chain_work,
+        };
+        self.side.insert(self.tip.hash, side);
+        let height = self.tip.height - 1;
+        let time = self
+            .active
+            .last()
+            .map_or(self.start.trusted.time, |header| header.time);
+        self.tip = Tip {
+            height,
+            hash: header.prev_blockhash,
+            time,
+            chain_work: self.tip.chain_work - header.work(),
+        };
+    }
+
+    /// Drops one header off the active chain: of those without a child, and not `but`, the one on the branch with
+    /// the least work.
+    fn evict(&mut self, but: BlockHash) -> bool {
+        let parents: BTreeSet<BlockHash> = self
+            .side
+            .values()
+            .map(|side| side.header.prev_blockhash)
+            .collect();
+        let least = self
+            .side
+            .iter()
+            .filter(|(hash, _)| **hash != but && !parents.contains(*hash))
+            .min_by_key(|(hash, side)| (side.chain_work, **hash))
+            .map(|(hash, _)| *hash);
+        least.is_some_and(|hash| self.side.remove(&hash).is_some())
+    }
+}
+
+/// The chain as seen from one block.
+struct View<'a> {
+    headers: &'a Headers,
+    place: Place,
+}
+
+impl View<'_> {
+    fn point(&self, place: Place) -> Option<Point> {
+        let header = match place {
+            Place::Side(_, side) => Some(side.header),
+            Place::Active(height) => self.headers.by_height(height),
+        };
+        let height = place.height();
+        let start = &self.headers.start.trusted;
+        match header {
+            Some(header) => Some(Point {
+                height,
+                time: header.time,
+                bits: Some(header.bits),
+            }),
+            None => (height == start.height).then_some(Point {
+                height,
+                time: start.time,
+                bits: None,
+            }),
+        }
+    }
+
+    fn before(&self, place: Place) -> Option<Place> {
+        match place {
+            Place::Active(height) => {
+                (height > self.headers.start.trusted.height).then(|| Place::Active(height - 1))
+            }
+            Place::Side(_, side) => self.headers.place(side.header.prev_blockhash),
+        }
+    }
+}
+
+impl Branch for View<'_> {
+    fn backwards(&self) -> impl Iterator<Item = Point> {
+        std::iter::successors(Some(self.place), |place| self.before(*place))
+            .map_while(|place| self.point(place))
+    }
+
+    fn at(&self, height: u32) -> Option<Point> {
+        let mut place = self.place;
+        while let Place::Side(_, side) = place {
+            if side.height == height {
+                return self.point(place);
+            }
+            place = self.before(place)?;
+        }
+        (height <= place.height()).then(|| self.point(Place::Active(height)))?
+    }
+
+    fn start_bits(&self) -> CompactTarget {
+        self.headers.start.trusted.child_bits
+    }
+
+    fn start_period_time(&self) -> Option<u32> {
+        self.headers.start.trusted.period_start_time
+    }
+
+    fn times_before_start(&self) -> &[u32] {
+        &self.headers.start.trusted.earlier_times
+    }
+}
