@@ -1,0 +1,284 @@
+//! Outgoing control connections: one attempt, and keeping configured peers connected.
+
+use std::fmt;
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use rand::Rng;
+use rand::rngs::StdRng;
+use tokio::net::{TcpStream, lookup_host};
+use tokio::sync::oneshot;
+use tokio::time::{sleep, timeout};
+
+use super::control::{Direction, Shared};
+use super::{canonical, connection};
+
+/// How long one attempt to connect may take, name look-up included: what three losses of the first
+/// packet cost, after which another attempt later is the better bet.
+pub const CONNECT_TIME: Duration = Duration::from_secs(5);
+/// Addresses of one name that are tried, in the order the system gives.
+pub const MAX_ADDRESSES: usize = 4;
+/// Peers kept connected: each costs a task and, at worst, an attempt every [`LONGEST_PAUSE`].
+pub const MAX_KEPT: usize = 64;
+/// The longest name of a target: that of a DNS name and a port.
+pub const MAX_TARGET_BYTES: usize = 253 + 6;
+/// The pause after a first failure: nodes that start together find each other within a fraction of a
+/// second.
+pub const FIRST_PAUSE: Duration = Duration::from_millis(100);
+/// The longest pause: a peer that returns is found within a minute.
+pub const LONGEST_PAUSE: Duration = Duration::from_secs(60);
+/// A connection that lasted this long was a success: the pauses start again from the first.
+pub const STABLE_TIME: Duration = Duration::from_secs(30);
+
+/// A connection that could not be opened; its display is one line that says what to do.
+#[derive(Debug)]
+pub struct ConnectError {
+    /// The address or name that was tried.
+    pub target: String,
+    /// Why it failed.
+    pub source: io::Error,
+}
+
+impl fmt::Display for ConnectError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(formatter, "cannot connect to {}: ", self.target)?;
+        match self.source.kind() {
+            io::ErrorKind::ConnectionRefused => {
+                formatter.write_str("refused; check that a node listens there for control")
+            }
+            io::ErrorKind::TimedOut => write!(
+                formatter,
+                "no answer within {} s; check the address and the firewalls between",
+                CONNECT_TIME.as_secs()
+            ),
+            _ => write!(formatter, "{}", self.source),
+        }
+    }
+}
+
+impl std::error::Error for ConnectError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.source)
+    }
+}
+
+/// Why a target is not kept connected; its display is one line.
+#[derive(Debug)]
+pub enum KeepError {
+    /// It is no address and no name with a port.
+    Target(ConnectError),
+    /// It is kept already.
+    Already(String),
+    /// [`MAX_KEPT`] are kept.
+    TooMany,
+    /// The hub has been stopped.
+    Stopped,
+}
+
+impl fmt::Display for KeepError {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Target(error) => error.fmt(formatter),
+            Self::Already(target) => write!(formatter, "{target} is kept connected already"),
+            Self::TooMany => write!(formatter, "at most {MAX_KEPT} peers are kept connected"),
+            Self::Stopped => formatter.write_str("the node is stopping"),
+        }
+    }
+}
+
+impl std::error::Error for KeepError {}
+
+/// Whether `target` can be an address, or a name, with a port.
+pub(super) fn check_target(target: &str) -> Result<(), ConnectError> {
+    let named = target.rsplit_once(':').is_some_and(|(name, port)| {
+        let is_name = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'-' || byte == b'.';
+        !name.is_empty()
+            && name.bytes().all(is_name)
+            && port.parse().is_ok_and(|port: u16| port > 0)
+    });
+    let literal = target
+        .parse()
+        .is_ok_and(|address: SocketAddr| address.port() > 0);
+    if target.len() <= MAX_TARGET_BYTES && (named || literal) {
+        return Ok(());
+    }
+    Err(ConnectError {
+        target: target
+            .chars()
+            .filter(|c| !c.is_control())
+            .take(MAX_TARGET_BYTES)
+            .collect(),
+        source: io::Error::new(
+            io::ErrorKind::InvalidInput,
+            "give an address or a name with a port, such as 192.0.2.1:8433 or [2001:db8::1]:8433",
+        ),
+    })
+}
+
+/// One attempt: look the name up, try its addresses in turn, [`CONNECT_TIME`] for all of it.
+pub(super) async fn connect(
+    shared: &Shared,
+    target: &str,
+) -> Result<(TcpStream, SocketAddr), ConnectError> {
+    let attempt = async {
+        let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+        for address in lookup_host(target).await?.take(MAX_ADDRESSES) {
+            match TcpStream::connect(address).await {
+                Ok(stream) => return Ok((stream, canonical(address))),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    };
+    let result = match timeout(CONNECT_TIME, attempt).await {
+        Ok(result) => result,
+        Err(_elapsed) => Err(io::ErrorKind::TimedOut.into()),
+    };
+    let mut state = shared.state();
+    match &result {
+        Ok(_) => state.stats.connected += 1,
+        Err(_) => state.stats.connect_errors += 1,
+    }
+    result.map_err(|source| ConnectError {
+        target: target.to_owned(),
+        source,
+    })
+}
+
+/// Starts the task that keeps `target` connected.
+pub(super) fn keep(shared: &Arc<Shared>, target: &str) -> Result<(), KeepError> {
+    check_target(target).map_err(KeepError::Target)?;
+    let forgotten = {
+        let mut state = shared.state();
+        if state.is_stopped() {
+            return Err(KeepError::Stopped);
+        }
+        if state.kept.contains_key(target) {
+            return Err(KeepError::Already(target.to_owned()));
+        }
+        if state.kept.len() >= MAX_KEPT {
+            return Err(KeepError::TooMany);
+        }
+        let (forget, forgotten) = oneshot::channel();
+        state.kept.insert(target.to_owned(), forget);
+        forgotten
+    };
+    let task = dial(Arc::clone(shared), target.to_owned(), forgotten);
+    shared.runtime.spawn(task);
+    Ok(())
+}
+
+async fn dial(shared: Arc<Shared>, target: String, mut forgotten: oneshot::Receiver<()>) {
+    let clock = shared.options.clock;
+    let mut backoff = Backoff::new(rand::make_rng());
+    loop {
+        let attempt = tokio::select! {
+            _ = &mut forgotten => return,
+            attempt = connect(&shared, &target) => attempt,
+        };
+        match attempt {
+            Ok((stream, remote)) => {
+                let began = clock.now();
+                let id = shared.new_id();
+                connection::run(Arc::clone(&shared), id, stream, remote, Direction::Outbound).await;
+                if clock.now() - began >= STABLE_TIME {
+                    backoff.reset();
+                }
+            }
+            Err(error) => tracing::debug!(%error, "will try again"),
+        }
+        if shared.events.is_closed() {
+            return;
+        }
+        tokio::select! {
+            _ = &mut forgotten => return,
+            () = sleep(backoff.pause()) => {}
+        }
+    }
+}
+
+/// The pauses between attempts: doubling from [`FIRST_PAUSE`] to [`LONGEST_PAUSE`], each drawn from
+/// its upper half so that nodes that failed together do not return together.
+#[derive(Debug)]
+struct Backoff {
+    failures: u32,
+    random: StdRng,
+}
+
+impl Backoff {
+    fn new(random: StdRng) -> Self {
+        Self {
+            failures: 0,
+            random,
+        }
+    }
+
+    fn reset(&mut self) {
+        self.failures = 0;
+    }
+
+    fn pause(&mut self) -> Duration {
+        let doubled = FIRST_PAUSE.saturating_mul(1 << self.failures.min(16));
+        let longest = doubled.min(LONGEST_PAUSE);
+        self.failures = self.failures.saturating_add(1);
+        let half = longest / 2;
+        half + half.mul_f64(f64::from(self.random.next_u32()) / f64::from(u32::MAX))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::SeedableRng;
+
+    #[test]
+    fn pauses_grow_to_their_bound_and_differ() {
+        let mut backoff = Backoff::new(StdRng::seed_from_u64(1));
+        let mut other = Backoff::new(StdRng::seed_from_u64(2));
+        let mut expected = FIRST_PAUSE;
+        for _ in 0..40 {
+            let pause = backoff.pause();
+            assert!(
+                pause >= expected / 2 && pause <= expected,
+                "{pause:?} of {expected:?}"
+            );
+            assert_ne!(pause, other.pause());
+            expected = (expected * 2).min(LONGEST_PAUSE);
+        }
+        backoff.reset();
+        assert!(backoff.pause() <= FIRST_PAUSE);
+    }
+
+    #[test]
+    fn targets_are_addresses_or_names_with_a_port() {
+        for good in [
+            "127.0.0.1:1",
+            "[::1]:8433",
+            "relay.example.org:65535",
+            "localhost:8433",
+        ] {
+            assert!(check_target(good).is_ok(), "{good}");
+        }
+        let long = format!("{}:1", "a".repeat(300));
+        for bad in [
+            "",
+            "127.0.0.1",
+            "127.0.0.1:0",
+            "name",
+            "name:",
+            ":1",
+            "a b:1",
+            "::1",
+            "n:70000",
+            &long,
+        ] {
+            let line = check_target(bad).expect_err(bad).to_string();
+            assert!(
+                line.contains("give an address") && line.len() < 400,
+                "{line}"
+            );
+        }
+    }
+}
