@@ -49,7 +49,7 @@ Examples:
   blocktorrent node --print-config > ~/.blocktorrent/blocktorrent.toml
 
 Files, below the datadir and the network's folder in it:
-  .lock       held while a node runs there
+  lock        held while a node runs there
   node.json   process id and the addresses that the node listens on
   .cookie     user and password for RPC, new at each start, readable by its owner only
   blocks/     recent blocks

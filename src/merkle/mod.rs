@@ -14,8 +14,6 @@ pub mod hash;
 mod partial;
 pub mod reference;
 mod run;
-#[cfg(test)]
-mod tests;
 
 pub use geometry::{Geometry, MAX_DEPTH, MAX_LEAVES, Node};
 pub use partial::{MEMORY_PER_CANDIDATE, MEMORY_PER_LEAF, Offer, Partial};

@@ -1,9 +1,5 @@
 //! The composition root: the only place where the slices of the crate meet.
 
-pub mod datadir;
-pub mod files;
-pub mod store;
-
 use std::process::ExitCode;
 
 use crate::cli::{CallOptions, DemoOptions};

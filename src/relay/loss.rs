@@ -11,7 +11,14 @@
 use std::collections::VecDeque;
 use std::time::Duration;
 
-use arrayvec::ArrayVec;
+mod outcome;
+mod receive;
+mod rtt;
+
+pub(crate) use outcome::{Departed, Outcome, ReportRefused};
+#[allow(unused_imports, reason = "wired up by the session")]
+pub(crate) use receive::{ReceiveLog, Report};
+pub(crate) use rtt::Rtt;
 
 use super::pacing::DeliverySample;
 use crate::time::Time;
@@ -23,36 +30,17 @@ pub(crate) const MAX_LOGGED: usize = 1 << 15;
 /// Words of a report's bitmap at most (wire: `RX_REPORT`): 256 sequence numbers below the highest.
 pub(crate) const MAX_REPORT_WORDS: usize = 4;
 
-/// Eliciting datagrams after which a report is due at once. Four keep reports near 1% of the bytes
-/// reported, and a loss is noticed within a millisecond at 50 Mbit/s.
-pub(crate) const ACK_EVERY: u32 = 4;
-
 /// The longest time that the arrival of an eliciting datagram goes unreported. It stands in the
 /// sender's probe time-out, so it is short; it saves reports only on slow links.
 pub(crate) const MAX_REPORT_DELAY: Duration = Duration::from_millis(2);
 
-/// Reports are at least this far apart, unless [`MAX_UNREPORTED`] datagrams wait: at 2 Gbit/s one report
-/// then covers 50 datagrams, and a sender that provokes reports by gaps gets 4,000 a second at most.
-pub(crate) const MIN_REPORT_SPACING: Duration = Duration::from_micros(250);
-
-/// Eliciting datagrams that wait for a report at most: a quarter of what one report can name, so that
-/// a lost report costs nothing.
-pub(crate) const MAX_UNREPORTED: u32 = 64;
-
-/// Sequence numbers below the highest that can still be told apart as new or replayed. 2,048 datagrams
-/// are 10 ms of reordering at 2 Gbit/s; the bitmap costs 256 bytes a session.
-pub(crate) const REPLAY_WINDOW: u64 = 2_048;
-
 /// RFC 9002 section 6.1.1, kPacketThreshold: what it starts at and falls back to.
 const PACKET_THRESHOLD: u64 = 3;
 
-/// The packet threshold after reordering was seen is at most this: a datagram re-sent for nothing costs its
-/// bytes, a loss noticed late costs time, and time is what this protocol is for. Sixteen datagrams
-/// are 3 ms at 50 Mbit/s.
-const MAX_PACKET_THRESHOLD: u64 = 16;
-
-/// Granularity of timers, RFC 9002 section 6.1.2 (kGranularity).
-const GRANULARITY: Duration = Duration::from_millis(1);
+/// The packet threshold after reordering was seen is at most this. A datagram re-sent for nothing costs its
+/// bytes, a loss noticed late costs time: 64 datagrams are 12 ms at 50 Mbit/s. The time threshold of an eighth of a
+/// round trip holds beside it.
+const MAX_PACKET_THRESHOLD: u64 = 64;
 
 /// Datagrams that a first probe time-out gives back at most. RFC 9002 section 6.2.4 sends one or two
 /// probes and waits; a tail lost in a burst would then cost one more round trip.
@@ -61,90 +49,6 @@ const PROBE_DATAGRAMS: usize = 16;
 /// Doublings of the probe time-out at most: 2^6 of 100 ms are 6 s, past which the session's own
 /// time-out decides.
 const MAX_BACKOFF: u32 = 6;
-
-/// Round-trip time of a session: RFC 9002 section 5.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Rtt {
-    smoothed: Duration,
-    variation: Duration,
-    min: Duration,
-    latest: Duration,
-    measured: bool,
-}
-
-impl Rtt {
-    /// Assumed until measured. RFC 9002 takes 333 ms; here the path was validated by a round trip before
-    /// anything is pushed, so this stands only between a session's first datagrams.
-    const INITIAL: Duration = Duration::from_millis(100);
-
-    const fn new() -> Self {
-        Self {
-            smoothed: Self::INITIAL,
-            variation: Duration::from_millis(50),
-            min: Self::INITIAL,
-            latest: Self::INITIAL,
-            measured: false,
-        }
-    }
-
-    /// Smoothed round-trip time.
-    pub(crate) const fn smoothed(&self) -> Duration {
-        self.smoothed
-    }
-
-    /// Mean deviation of the round-trip time.
-    pub(crate) const fn variation(&self) -> Duration {
-        self.variation
-    }
-
-    /// The least round-trip time of the session, the peer's delay included.
-    pub(crate) const fn min(&self) -> Duration {
-        self.min
-    }
-
-    /// The last sample.
-    pub(crate) const fn latest(&self) -> Duration {
-        self.latest
-    }
-
-    /// Whether any sample was taken; until then the values are assumptions.
-    pub(crate) const fn is_measured(&self) -> bool {
-        self.measured
-    }
-
-    /// RFC 9002 section 5.3, with `delay` as the peer reported it. A peer that overstates its delay cannot
-    /// push the estimate below the least time ever seen.
-    fn sample(&mut self, raw: Duration, delay: Duration) {
-        if !self.measured {
-            self.measured = true;
-            self.min = raw;
-            self.latest = raw;
-            self.smoothed = raw;
-            self.variation = raw / 2;
-            return;
-        }
-        self.min = self.min.min(raw);
-        let adjusted = match raw.checked_sub(delay) {
-            Some(adjusted) if adjusted >= self.min => adjusted,
-            _ => raw,
-        };
-        self.latest = adjusted;
-        let deviation = self.smoothed.abs_diff(adjusted);
-        self.variation = (self.variation * 3 + deviation) / 4;
-        self.smoothed = (self.smoothed * 7 + adjusted) / 8;
-    }
-
-    /// RFC 9002 section 6.1.2: how long after it was sent a datagram counts as lost, once a later one
-    /// was acknowledged.
-    fn loss_delay(&self) -> Duration {
-        (self.smoothed.max(self.latest) * 9 / 8).max(GRANULARITY)
-    }
-
-    /// RFC 9002 section 6.2.1: the probe time-out before backing off.
-    pub(crate) fn probe_timeout(&self) -> Duration {
-        self.smoothed + (self.variation * 4).max(GRANULARITY) + MAX_REPORT_DELAY
-    }
-}
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
@@ -170,70 +74,6 @@ struct Entry<T> {
     delivered_time: Time,
     first_sent_time: Time,
     contents: Option<T>,
-}
-
-/// A datagram that left the log: its sequence number, its bytes and what it carried.
-pub(crate) type Departed<T> = (u64, u32, T);
-
-/// What a report or a time-out brought. The caller empties it with [`Outcome::clear`] and hands it in
-/// again, so that its vectors are allocated once.
-#[derive(Debug)]
-pub(crate) struct Outcome<T> {
-    /// Eliciting datagrams now known to have arrived.
-    pub(crate) acked: Vec<Departed<T>>,
-    /// Eliciting datagrams now taken as lost, in order of sequence.
-    pub(crate) lost: Vec<Departed<T>>,
-    /// Bytes of `acked`.
-    pub(crate) acked_bytes: u64,
-    /// Bytes of `lost`.
-    pub(crate) lost_bytes: u64,
-    /// Round-trip time by the report's highest datagram, if that one is newly acknowledged.
-    pub(crate) rtt_sample: Option<Duration>,
-    /// For the pacer, if anything was acknowledged.
-    pub(crate) sample: Option<DeliverySample>,
-    /// The probe time-out fired: the caller sends something eliciting at once, what came back in `lost`
-    /// or a PING. The number counts time-outs in a row, from 1.
-    pub(crate) probe: Option<u32>,
-    /// Datagrams that had been declared lost and arrived after all.
-    pub(crate) spurious: u32,
-}
-
-impl<T> Outcome<T> {
-    pub(crate) const fn new() -> Self {
-        Self {
-            acked: Vec::new(),
-            lost: Vec::new(),
-            acked_bytes: 0,
-            lost_bytes: 0,
-            rtt_sample: None,
-            sample: None,
-            probe: None,
-            spurious: 0,
-        }
-    }
-
-    /// Empties it, keeping its allocations.
-    pub(crate) fn clear(&mut self) {
-        self.acked.clear();
-        self.lost.clear();
-        self.acked_bytes = 0;
-        self.lost_bytes = 0;
-        self.rtt_sample = None;
-        self.sample = None;
-        self.probe = None;
-        self.spurious = 0;
-    }
-}
-
-/// Why a receive report was refused; nothing of it was applied.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub(crate) enum ReportRefused {
-    /// The highest number is above every number sent, or below every one.
-    #[error("report of a sequence that was never sent")]
-    NeverSent,
-    /// More words than a report has.
-    #[error("report with too many words")]
-    TooLong,
 }
 
 /// The sender's side: every datagram sent in this session that may still be reported.
@@ -430,7 +270,7 @@ impl<T> SendLog<T> {
         if let (Some(raw), true) = (raw, elicited) {
             self.rtt
                 .sample(raw, Duration::from_micros(u64::from(delay_us)));
-            out.rtt_sample = Some(self.rtt.latest);
+            out.rtt_sample = Some(self.rtt.latest());
         }
         if elicited {
             self.probes = 0;
@@ -499,7 +339,7 @@ impl<T> SendLog<T> {
             self.packet_threshold = self.packet_threshold.max(extent).min(MAX_PACKET_THRESHOLD);
             self.threshold_holds_until = self.highest_sent();
         }
-        if state != State::Outstanding {
+        if state == State::Quiet {
             if let Some(entry) = self.entry_mut(sequence) {
                 entry.state = State::Acked;
             }
@@ -509,8 +349,16 @@ impl<T> SendLog<T> {
         if let Some(departed) = self.take(sequence, State::Acked) {
             out.acked_bytes += u64::from(departed.1);
             out.acked.push(departed);
+            return true;
         }
-        true
+        if let Some(entry) = self.entry_mut(sequence) {
+            entry.state = State::Acked;
+            let bytes = u64::from(entry.bytes);
+            if let Some(sample) = &mut out.sample {
+                sample.spurious_bytes += bytes;
+            }
+        }
+        false
     }
 
     /// Delivery-rate sampling as in draft-cheng-iccrg-delivery-rate-estimation: the sample is that of
@@ -522,6 +370,7 @@ impl<T> SendLog<T> {
         let bytes = u64::from(entry.bytes);
         let sample = DeliverySample {
             acked_bytes: 0,
+            spurious_bytes: 0,
             delivered: 0,
             prior_delivered: entry.delivered,
             interval: (entry.time - entry.first_sent_time).max(now - entry.delivered_time),
@@ -543,9 +392,10 @@ impl<T> SendLog<T> {
         };
         self.delivered += bytes;
         self.delivered_time = now;
-        let acked_bytes = out.sample.map_or(0, |held| held.acked_bytes) + bytes;
+        let held = out.sample;
         out.sample = Some(DeliverySample {
-            acked_bytes,
+            acked_bytes: held.map_or(0, |held| held.acked_bytes) + bytes,
+            spurious_bytes: held.map_or(0, |held| held.spurious_bytes),
             ..kept
         });
     }
@@ -691,192 +541,5 @@ fn named(highest: u64, words: &[u64]) -> impl Iterator<Item = u64> {
     std::iter::once(highest).chain(below)
 }
 
-/// What a receiver tells its sender (wire: `RX_REPORT`).
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Report {
-    /// Low half of the highest sequence received.
-    pub(crate) highest: u32,
-    /// Microseconds since that one was received.
-    pub(crate) delay_us: u32,
-    /// Bit k of word w: the number `highest - 1 - 64 w - k` was received. One to four words.
-    pub(crate) words: ArrayVec<u64, MAX_REPORT_WORDS>,
-}
-
-const RING_WORDS: usize = (REPLAY_WINDOW / 64) as usize;
-const _: () = assert!(REPLAY_WINDOW.is_power_of_two() && REPLAY_WINDOW >= 1_024);
-
-/// Sequence numbers below the highest after which a missing one counts as lost in
-/// [`ReceiveLog::loss_share`]; wide enough for ordinary reordering.
-const LOSS_HORIZON: u64 = 64;
-
-/// The receiver's side: which sequence numbers arrived, and when to say so.
-///
-/// The window is a ring of bits as in RFC 6479. [`check`](Self::check) comes before the MAC is verified and changes
-/// nothing; [`record`](Self::record) comes after.
-#[derive(Debug)]
-pub(crate) struct ReceiveLog {
-    ring: [u64; RING_WORDS],
-    highest: u64,
-    highest_at: Time,
-    unreported: u32,
-    oldest_unreported: Time,
-    urgent: bool,
-    last_report: Option<Time>,
-    /// The highest at each of the last four reports: the next one reaches back to the oldest of them, so
-    /// that four reports in a row must be lost before an arrival goes unnoticed.
-    reported: [u64; 4],
-    loss_share: f64,
-}
-
-impl ReceiveLog {
-    /// A log in which nothing arrived.
-    pub(crate) const fn new() -> Self {
-        Self {
-            ring: [0; RING_WORDS],
-            highest: 0,
-            highest_at: Time::ZERO,
-            unreported: 0,
-            oldest_unreported: Time::ZERO,
-            urgent: false,
-            last_report: None,
-            reported: [0; 4],
-            loss_share: 0.0,
-        }
-    }
-
-    fn place(sequence: u64) -> (usize, u64) {
-        let bit = sequence % REPLAY_WINDOW;
-        // Below RING_WORDS, so it fits.
-        ((bit / 64) as usize, 1 << (bit % 64))
-    }
-
-    fn holds(&self, sequence: u64) -> bool {
-        let (word, mask) = Self::place(sequence);
-        sequence > 0
-            && sequence <= self.highest
-            && self.highest - sequence < REPLAY_WINDOW
-            && self.ring.get(word).is_some_and(|held| held & mask != 0)
-    }
-
-    fn set(&mut self, sequence: u64, present: bool) {
-        let (word, mask) = Self::place(sequence);
-        if let Some(held) = self.ring.get_mut(word) {
-            if present {
-                *held |= mask;
-            } else {
-                *held &= !mask;
-            }
-        }
-    }
-
-    /// The full number of an arriving datagram by its low half, if it is new; `None` if it is a replay or
-    /// older than the window.
-    pub(crate) fn check(&self, low: u32) -> Option<u64> {
-        let sequence = expand(low, self.highest)?;
-        if sequence > self.highest {
-            return Some(sequence);
-        }
-        (self.highest - sequence < REPLAY_WINDOW && !self.holds(sequence)).then_some(sequence)
-    }
-
-    /// Notes an authentic datagram, with the number that [`check`](Self::check) gave. `eliciting`: it carried something that asks
-    /// for a report.
-    pub(crate) fn record(&mut self, sequence: u64, now: Time, eliciting: bool) {
-        if sequence == 0 || self.holds(sequence) {
-            return;
-        }
-        let in_order = sequence == self.highest + 1;
-        if sequence > self.highest {
-            self.advance(sequence);
-            self.highest_at = now;
-        } else if self.highest - sequence >= REPLAY_WINDOW {
-            return;
-        }
-        self.set(sequence, true);
-        if eliciting {
-            if self.unreported == 0 {
-                self.oldest_unreported = now;
-            }
-            self.unreported = self.unreported.saturating_add(1);
-            // RFC 9000 section 13.2.1: out of order is told at once.
-            self.urgent |= !in_order;
-        }
-    }
-
-    fn advance(&mut self, to: u64) {
-        let steps = (to - self.highest).min(REPLAY_WINDOW);
-        let from = to - steps + 1;
-        for sequence in from..=to {
-            self.set(sequence, false);
-            self.highest = sequence;
-            if let Some(judged) = sequence.checked_sub(LOSS_HORIZON).filter(|&old| old > 0) {
-                let missing = if self.holds(judged) { 0.0 } else { 1.0 };
-                self.loss_share += (missing - self.loss_share) / 128.0;
-            }
-        }
-    }
-
-    /// When the next report is due; `None` while there is nothing to report.
-    pub(crate) fn report_due(&self) -> Option<Time> {
-        if self.unreported == 0 {
-            return None;
-        }
-        let at = if self.urgent || self.unreported >= ACK_EVERY {
-            self.oldest_unreported
-        } else {
-            self.oldest_unreported + MAX_REPORT_DELAY
-        };
-        if self.unreported >= MAX_UNREPORTED {
-            return Some(at);
-        }
-        let spaced = self.last_report.map(|last| last + MIN_REPORT_SPACING);
-        Some(spaced.map_or(at, |spaced| at.max(spaced)))
-    }
-
-    /// Whether anything arrived that a report could name.
-    pub(crate) const fn has_received(&self) -> bool {
-        self.highest > 0
-    }
-
-    /// Writes the report and counts everything as told. Before anything has arrived there is nothing to say: then it names
-    /// sequence 0, which no sender accepts; ask [`report_due`](Self::report_due) first.
-    pub(crate) fn report(&mut self, now: Time) -> Report {
-        let reach = self.highest - self.reported.iter().copied().min().unwrap_or(0);
-        let count = reach.div_ceil(64).clamp(1, MAX_REPORT_WORDS as u64);
-        let mut words = ArrayVec::new();
-        for index in 0..count {
-            let mut word = 0;
-            for bit in 0..64 {
-                let below = 1 + 64 * index + bit;
-                let received = self
-                    .highest
-                    .checked_sub(below)
-                    .is_some_and(|sequence| self.holds(sequence));
-                word |= u64::from(received) << bit;
-            }
-            words.push(word);
-        }
-        while words.len() > 1 && words.last() == Some(&0) {
-            words.pop();
-        }
-        self.reported.rotate_left(1);
-        if let Some(last) = self.reported.last_mut() {
-            *last = self.highest;
-        }
-        self.unreported = 0;
-        self.urgent = false;
-        self.last_report = Some(now);
-        #[expect(clippy::cast_possible_truncation, reason = "the low half is meant")]
-        let highest = self.highest as u32;
-        Report {
-            highest,
-            delay_us: u32::try_from((now - self.highest_at).as_micros()).unwrap_or(u32::MAX),
-            words,
-        }
-    }
-
-    /// Share of datagrams that were lost on the way here, 0 to 1: a moving mean over the last hundred or so.
-    pub(crate) const fn loss_share(&self) -> f64 {
-        self.loss_share
-    }
-}
+#[cfg(test)]
+mod tests;

@@ -13,6 +13,8 @@
 
 #![allow(dead_code, reason = "wired up by the session")]
 
+mod rounds;
+
 use std::time::Duration;
 
 use super::loss::MAX_REPORT_DELAY;
@@ -41,13 +43,6 @@ pub(crate) const MAX_WINDOW: u64 = 32_000_000;
 /// application do not count.
 const BANDWIDTH_ROUNDS: usize = 10;
 
-/// How long a least round-trip time stands (BBR.MinRTTFilterLen).
-const MIN_ROUND_TRIP_LIFE: Duration = Duration::from_secs(10);
-
-/// A round that loses more than this share makes the pacer slow down. Two percent, BBR's value, is what good
-/// links lose at random; a probe of 1.25 into a link without any buffer loses 20%.
-const HEAVY_LOSS: f64 = 0.22;
-
 /// Gains in percent. Startup: 4 ln 2, the least that doubles the rate each round.
 const STARTUP_GAIN: u64 = 277;
 const DRAIN_GAIN: u64 = 50;
@@ -55,15 +50,14 @@ const PROBE_UP_GAIN: u64 = 125;
 const PROBE_DOWN_GAIN: u64 = 75;
 const WINDOW_GAIN: u64 = 200;
 
-/// Phases of a cruising cycle, in rounds: up, down, then as it is.
-const CYCLE: u32 = 8;
-
 /// One delivery-rate sample (draft-cheng-iccrg-delivery-rate-estimation), made by
 /// [`SendLog`](super::loss::SendLog) for each report that acknowledged anything.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct DeliverySample {
-    /// Bytes newly acknowledged by the report.
+    /// Bytes newly acknowledged by the report, `spurious_bytes` included.
     pub(crate) acked_bytes: u64,
+    /// Of these, bytes that had been declared lost before.
+    pub(crate) spurious_bytes: u64,
     /// Bytes delivered since the session began, these included.
     pub(crate) delivered: u64,
     /// Of these, how many were delivered when the newest acknowledged datagram was sent.
@@ -128,6 +122,10 @@ pub(crate) struct Pacer {
     assumed: Option<Assumed>,
     /// Bound on the bandwidth after heavy loss, until the next probe.
     cap: Option<u64>,
+    /// Share of loss that did not answer to a slower rate, and so is taken as the path's own.
+    tolerated: f64,
+    /// After a cut for heavy loss: the share that caused it, and rounds until the cut shows.
+    cut: Option<(f64, u32)>,
     /// Startup: the best rate so far and rounds since it grew by a quarter.
     full: (u64, u32),
     /// Whether the last round saw a standing queue.
@@ -174,9 +172,15 @@ impl Pacer {
             max_rate: max_rate_bytes_per_s.map(|rate| rate.max(1)),
             rates: [0; BANDWIDTH_ROUNDS],
             min_rtt: None,
-            round: Round::default(),
+            // The first round ends with what is sent after the first report.
+            round: Round {
+                ends_at: 1,
+                ..Round::default()
+            },
             assumed: None,
             cap: None,
+            tolerated: 0.0,
+            cut: None,
             full: (0, 0),
             queue_stands: false,
             flight: INITIAL_FLIGHT,
@@ -262,7 +266,12 @@ impl Pacer {
                 gain
             };
         let model = bandwidth.saturating_mul(gain) / 100;
-        let floor = per_second(self.floor, self.round_trip());
+        // The least window stands for itself: it need not be paced at what it would give over an empty path.
+        let floor = if self.floor > LEAST_WINDOW || bandwidth == 0 {
+            per_second(self.floor, self.round_trip())
+        } else {
+            0
+        };
         let rate = if self.flight_left > 0 {
             model.max(floor).max(self.max_rate.unwrap_or(0))
         } else {
@@ -361,6 +370,7 @@ impl Pacer {
         }
         self.note_train(now, sample);
         self.round.acked += sample.acked_bytes;
+        self.round.lost = self.round.lost.saturating_sub(sample.spurious_bytes);
         self.note_rate(sample);
         if sample.prior_delivered >= self.round.ends_at {
             self.end_round(now, sample.delivered);
@@ -389,6 +399,13 @@ impl Pacer {
         }
         let bytes = sample.delivered.saturating_sub(sample.prior_delivered);
         let rate = per_second(bytes, sample.interval);
+        #[expect(
+            clippy::cast_possible_truncation,
+            clippy::cast_sign_loss,
+            clippy::cast_precision_loss,
+            reason = "at most 1.7 times the rate; precision does not matter"
+        )]
+        let rate = (rate as f64 / (1.0 - self.tolerated)) as u64;
         self.round.app_limited |= sample.app_limited;
         self.round.best_rate = self.round.best_rate.max(rate);
         if (!sample.app_limited || rate > self.measured_rate())
@@ -429,11 +446,14 @@ impl Pacer {
         }
     }
 
-    /// Takes in what was lost: `bytes` of it, with `in_flight` left.
-    pub(crate) fn on_lost(&mut self, now: Time, bytes: u64, in_flight: u64) {
+    /// Takes in what was lost: `bytes` of it. It is judged at the end of the round, except that an assumed
+    /// rate which loses more than arrives is given up at once.
+    pub(crate) fn on_lost(&mut self, now: Time, bytes: u64) {
         self.settle(now);
         self.round.lost += bytes;
-        let _ = in_flight;
+        if self.round.lost > self.round.acked + INITIAL_FLIGHT / 2 {
+            self.assumed = None;
+        }
     }
 
     /// The probe time-out fired for the `count`-th time in a row, from 1 (`Outcome::probe`). The first is
@@ -452,126 +472,11 @@ impl Pacer {
         self.credit = self.credit.min(scaled(2 * DATAGRAM));
     }
 
-    fn end_round(&mut self, now: Time, delivered: u64) {
-        let round = self.round;
-        self.round = Round {
-            ends_at: delivered,
-            ..Round::default()
-        };
-        let total = round.acked + round.lost;
-        #[expect(
-            clippy::cast_precision_loss,
-            reason = "a share; precision does not matter"
-        )]
-        let loss = if total == 0 {
-            0.0
-        } else {
-            round.lost as f64 / total as f64
-        };
-        let heavy = total >= 12 * DATAGRAM && loss > HEAVY_LOSS;
-        self.queue_stands = round.samples >= 3
-            && round
-                .least_rtt
-                .is_some_and(|least| least > self.standing_queue());
-        if self.queue_stands || heavy {
-            self.floor = (self.floor * 3 / 4).max(LEAST_WINDOW);
-        }
-        if heavy {
-            self.flight = (self.flight / 2).max(LEAST_FLIGHT);
-            let cut = self.bandwidth() * 7 / 10;
-            self.cap = Some(cut.max(round.best_rate).max(1));
-            self.assumed = None;
-        } else if loss < HEAVY_LOSS / 2.0 && total >= LEAST_FLIGHT {
-            self.flight = (self.flight * 5 / 4).min(INITIAL_FLIGHT);
-        }
-        if self.queue_stands {
-            self.assumed = None;
-        }
-        self.judge_mode(now, &round, heavy);
-        if !round.app_limited {
-            self.rates.rotate_right(1);
-            if let Some(running) = self.rates.first_mut() {
-                *running = 0;
-            }
-        }
-    }
-
-    /// A round whose least round-trip time is beyond this has a standing queue (RFC 9406's bounds, wider by the
-    /// delay of reports).
-    fn standing_queue(&self) -> Duration {
-        let least = self.round_trip();
-        least + (least / 8).clamp(Duration::from_millis(4), Duration::from_millis(16))
-    }
-
-    fn judge_mode(&mut self, now: Time, round: &Round, heavy: bool) {
-        match self.mode {
-            Mode::Startup => self.judge_startup(round, heavy),
-            Mode::Drain | Mode::ProbeRoundTrip { .. } => {}
-            Mode::Cruise { phase } => {
-                let grown = round.best_rate > self.full.0 * 115 / 100;
-                let next = if self.queue_stands || heavy {
-                    2
-                } else if phase <= 1 && grown && !round.app_limited {
-                    // The probe found room: probe again without waiting for the next cycle.
-                    self.full.0 = round.best_rate;
-                    0
-                } else {
-                    (phase + 1) % CYCLE
-                };
-                if next == 0 {
-                    self.cap = None;
-                    self.full.0 = self.measured_rate();
-                }
-                self.mode = Mode::Cruise { phase: next };
-            }
-        }
-        let stale = self
-            .min_rtt
-            .is_some_and(|(_, at)| now - at > MIN_ROUND_TRIP_LIFE);
-        if stale && matches!(self.mode, Mode::Cruise { .. }) && !round.app_limited {
-            self.mode = Mode::ProbeRoundTrip { since: now };
-            // Relearned from what comes now; the old value only bounds the window meanwhile.
-            self.min_rtt = self.min_rtt.map(|(rtt, _)| (rtt.mul_f64(1.5), now));
-        }
-    }
-
-    fn judge_startup(&mut self, round: &Round, heavy: bool) {
-        if let Some(assumed) = &mut self.assumed {
-            if round.app_limited {
-                return;
-            }
-            assumed.rounds += 1;
-            if assumed.rounds >= 2 {
-                let goal = assumed.rate;
-                self.assumed = None;
-                if self.measured_rate() >= goal * 7 / 10 {
-                    self.full = (self.measured_rate(), 0);
-                    self.mode = Mode::Cruise { phase: 0 };
-                }
-            }
-            return;
-        }
-        let mut done = heavy || self.queue_stands;
-        if !round.app_limited {
-            let rate = self.measured_rate();
-            if rate > self.full.0 * 5 / 4 {
-                self.full = (rate, 0);
-            } else {
-                self.full.1 += 1;
-            }
-            done |= self.full.1 >= 3;
-        }
-        if done && self.measured_rate() > 0 {
-            self.full.0 = self.measured_rate();
-            self.mode = Mode::Drain;
-        }
-    }
-
     fn leave_mode(&mut self, now: Time, in_flight: u64) {
         match self.mode {
             Mode::Drain => {
                 let product = per_round_trip(self.bandwidth(), self.round_trip());
-                if in_flight <= product.max(LEAST_WINDOW) {
+                if in_flight <= product.max(self.floor) {
                     self.mode = Mode::Cruise { phase: 2 };
                 }
             }
@@ -597,3 +502,6 @@ fn per_second(bytes: u64, time: Duration) -> u64 {
 fn per_round_trip(rate: u64, time: Duration) -> u64 {
     u64::try_from(u128::from(rate) * time.as_nanos() / 1_000_000_000).unwrap_or(u64::MAX)
 }
+
+#[cfg(test)]
+mod tests;
