@@ -533,11 +533,12 @@ impl Admission {
         if self.total >= self.max_total {
             return Err(Refusal::Total);
         }
-        let held = self.per_address.entry(neighbourhood(ip)).or_default();
-        if *held >= self.max_per_address && !ip.is_loopback() {
+        let key = neighbourhood(ip);
+        let held = self.per_address.get(&key).copied().unwrap_or(0);
+        if held >= self.max_per_address && !ip.is_loopback() {
             return Err(Refusal::PerAddress);
         }
-        *held += 1;
+        self.per_address.insert(key, held + 1);
         self.total += 1;
         Ok(())
     }
