@@ -67,10 +67,15 @@ pub enum Offer<S> {
     Conflict {
         /// The node for which another hash is held.
         at: Node,
-        /// Who answers for that hash; `None` if it follows from what several sources offered.
+        /// Who answers for that hash, and then either that source lied or the one that offered this.
+        /// `None` if more sources are involved, in the hash that is held or in what was held beside the
+        /// path to `at`.
         held_by: Option<S>,
     },
     /// With it, two real siblings would be equal (CVE-2012-2459); it was not kept.
+    ///
+    /// If both are of one lap, that lap is false, or the whole block is of no use. If one of them was
+    /// held before, anybody may have copied a hash that is true beside it.
     EqualSiblings {
         /// The parent of the equal siblings.
         at: Node,
@@ -114,11 +119,11 @@ enum Summit {
 struct Climb<S> {
     /// The unverified nodes passed, the first included, with the hashes that follow.
     path: ArrayVec<(Node, Hash), { MAX_DEPTH as usize + 1 }>,
+    /// Who answers for the candidates that were needed beside the path.
+    beside: ArrayVec<Option<S>, { MAX_DEPTH as usize + 1 }>,
     summit: Summit,
-    /// The first node of the path for which another hash is held, and who answers for that.
+    /// The first node of the path for which another hash is held, and who is the other party.
     conflict: Option<(Node, Option<S>)>,
-    /// Whether no candidate was needed beside the path.
-    alone: bool,
 }
 
 impl<S: Copy + Eq> Partial<S> {
@@ -173,7 +178,7 @@ impl<S: Copy + Eq> Partial<S> {
             }
             return Offer::Unconnected;
         }
-        let climb = self.climb(node, hash);
+        let climb = self.climb(node, hash, source);
         if let Some(refused) = self.conclude(&climb, 1) {
             return refused;
         }
@@ -231,7 +236,7 @@ impl<S: Copy + Eq> Partial<S> {
                 Offer::Known
             };
         }
-        let mut climb = self.climb(ancestor, folded);
+        let mut climb = self.climb(ancestor, folded, source);
         if let Summit::Proven(_) = climb.summit {
             self.confirm_all(lap);
         }
@@ -320,12 +325,12 @@ impl<S: Copy + Eq> Partial<S> {
     }
 
     /// Follows `hash` from an unverified node towards the root, as far as siblings are held.
-    fn climb(&self, node: Node, hash: Hash) -> Climb<S> {
+    fn climb(&self, node: Node, hash: Hash, source: S) -> Climb<S> {
         let mut climb = Climb {
             path: ArrayVec::new(),
+            beside: ArrayVec::new(),
             summit: Summit::Open,
             conflict: None,
-            alone: true,
         };
         let (mut node, mut hash) = (node, hash);
         loop {
@@ -334,7 +339,9 @@ impl<S: Copy + Eq> Partial<S> {
                 && let Some(held) = self.candidates.find(node)
                 && held.hash != hash
             {
-                climb.conflict = Some((node, held.answers));
+                let involved = |who: &Option<S>| *who == Some(source) || *who == held.answers;
+                let held_by = held.answers.filter(|_| climb.beside.iter().all(involved));
+                climb.conflict = Some((node, held_by));
             }
             let Some(parent) = self.geometry.parent(node) else {
                 return climb;
@@ -345,7 +352,7 @@ impl<S: Copy + Eq> Partial<S> {
                     let Some(beside) = self.candidates.find(sibling) else {
                         return climb;
                     };
-                    climb.alone = false;
+                    climb.beside.push(beside.answers);
                     if beside.hash == hash {
                         climb.summit = Summit::Equal(parent);
                         return climb;
@@ -377,7 +384,7 @@ impl<S: Copy + Eq> Partial<S> {
                 Some(Offer::Verified { top })
             }
             (Summit::Equal(at), _) => Some(Offer::EqualSiblings { at }),
-            (Summit::Mismatch(at), _) if climb.alone => Some(Offer::Mismatch { at }),
+            (Summit::Mismatch(at), _) if climb.beside.is_empty() => Some(Offer::Mismatch { at }),
             (_, Some((at, held_by))) => Some(Offer::Conflict { at, held_by }),
             (Summit::Mismatch(at), None) if !self.has_room(new) => Some(Offer::Mismatch { at }),
             (Summit::Open, None) if !self.has_room(new) => Some(Offer::Full),

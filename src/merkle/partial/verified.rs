@@ -84,4 +84,10 @@ impl Verified {
             page.proven & wanted == wanted
         })
     }
+
+    #[cfg(test)]
+    pub(super) fn pages(&self) -> usize {
+        let pages = self.rows.iter().flat_map(|row| &row.pages);
+        pages.flatten().count()
+    }
 }
