@@ -170,3 +170,101 @@ pub fn root(leaves: &[Hash]) -> Root {
         mutated,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use bitcoin::hashes::{Hash as _, sha256d as independent};
+
+    use super::*;
+
+    /// Bytes that differ from place to place.
+    fn bytes(length: usize) -> Vec<u8> {
+        (0..length).map(|i| (i * 7 + i / 256) as u8).collect()
+    }
+
+    #[test]
+    fn every_length_around_the_block_equals_another_implementation() {
+        for length in (0..=260).chain([1_000, 4_095, 4_096, 100_001]) {
+            let bytes = bytes(length);
+            assert_eq!(
+                sha256d(&bytes),
+                independent::Hash::hash(&bytes).to_byte_array()
+            );
+        }
+    }
+
+    #[test]
+    fn parts_are_hashed_as_their_concatenation() {
+        let bytes = bytes(200);
+        let whole = sha256d(&bytes);
+        for first in 0..=bytes.len() {
+            for second in (first..=bytes.len()).step_by(13) {
+                let (head, tail) = bytes.split_at(second);
+                let (head, middle) = head.split_at(first);
+                assert_eq!(sha256d_parts(&[head, &[], middle, tail]), whole);
+            }
+        }
+        let single: Vec<&[u8]> = bytes.chunks(1).collect();
+        assert_eq!(sha256d_parts(&single), whole);
+        assert_eq!(sha256d_parts(&[]), sha256d(&[]));
+    }
+
+    #[test]
+    fn a_pair_is_the_hash_of_64_bytes() {
+        let bytes = bytes(64);
+        let (left, right) = bytes.split_at(32);
+        let (left, right) = (left.try_into().expect("32"), right.try_into().expect("32"));
+        assert_eq!(pair(left, right), sha256d(&bytes));
+    }
+
+    #[test]
+    fn rows_and_roots_equal_the_reference_at_every_size() {
+        let mut above = vec![[9; 32]; 3];
+        for count in 1..=300_u32 {
+            let tree = crate::merkle::reference::Tree::of_count(count, 8);
+            let row = |level: u8| -> Vec<Hash> {
+                let range = (level, 0)..(level + 1, 0);
+                tree.hashes.range(range).map(|(_, hash)| *hash).collect()
+            };
+            for level in (1..=tree.shape.depth()).rev() {
+                assert_eq!(row_up(&row(level), &mut above), None);
+                assert_eq!(above, row(level - 1));
+            }
+            let found = root(&row(tree.shape.depth()));
+            assert_eq!(
+                found,
+                Root {
+                    hash: tree.root(),
+                    mutated: false
+                }
+            );
+        }
+        assert_eq!(
+            root(&[]),
+            Root {
+                hash: [0; 32],
+                mutated: false
+            }
+        );
+    }
+
+    #[test]
+    fn equal_pairs_are_found_where_they_are() {
+        let mut row: Vec<Hash> = (0..9).map(|i| [i; 32]).collect();
+        let mut above = Vec::new();
+        assert_eq!(row_up(&row, &mut above), None);
+        (row[5], row[7]) = (row[4], row[6]);
+        assert_eq!(row_up(&row, &mut above), Some(2));
+        // Neighbours that are no siblings may be equal.
+        let row = [[1; 32], [2; 32], [2; 32], [3; 32]];
+        assert!(!root(&row).mutated);
+    }
+
+    #[test]
+    fn rows_of_bytes() {
+        let items = [bytes(3), bytes(80), bytes(0)];
+        let mut hashes = vec![[1; 32]];
+        row_of(&items, &mut hashes);
+        assert_eq!(hashes, items.each_ref().map(|item| sha256d(item)));
+    }
+}

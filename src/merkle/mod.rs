@@ -14,6 +14,8 @@ pub mod hash;
 mod partial;
 pub mod reference;
 mod run;
+#[cfg(test)]
+mod tests;
 
 pub use geometry::{Geometry, MAX_DEPTH, MAX_LEAVES, Node};
 pub use partial::{MEMORY_PER_CANDIDATE, MEMORY_PER_LEAF, Offer, Partial};
