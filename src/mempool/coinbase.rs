@@ -80,7 +80,8 @@ pub fn witness_commitment(
 /// The height that a coinbase states (BIP34): the number pushed first in its input's script, as Bitcoin Core
 /// writes it (shortest form, 0 to 16 by their own opcodes).
 ///
-/// `None` if there is none of that form, as before BIP34, or it is negative.
+/// `None` if there is none of that form, or it is negative. Blocks of version 1 state no height, but what their
+/// miners put there may look like one.
 pub fn height(coinbase: &Transaction) -> Option<u32> {
     if !coinbase.is_coinbase() {
         return None;

@@ -11,6 +11,8 @@
 
 pub mod block;
 pub mod coinbase;
+#[cfg(test)]
+mod oracle;
 pub mod pool;
 mod scan;
 pub mod shortid;
@@ -25,3 +27,20 @@ pub use transaction::{Transaction, TransactionError};
 
 /// A 32-byte hash in internal byte order, as it was hashed (the reverse of how it is displayed).
 pub type Hash32 = [u8; 32];
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use bytes::Bytes;
+
+    /// A transaction without witness, different for each number.
+    pub(crate) fn numbered(number: u32) -> Transaction {
+        let mut bytes = vec![2, 0, 0, 0, 1];
+        bytes.extend([7; 32]);
+        bytes.extend(number.to_le_bytes());
+        bytes.extend([0, 0xff, 0xff, 0xff, 0xff, 1]);
+        bytes.extend([9; 8]);
+        bytes.extend([1, 0x51, 0, 0, 0, 0]);
+        Transaction::parse(Bytes::from(bytes)).expect("well formed")
+    }
+}

@@ -359,3 +359,108 @@ fn txid_hash(slots: &[Slot], key: ShortIdKey, slot: u32) -> u64 {
         .and_then(|slot| slot.transaction.as_ref())
         .map_or(0, |transaction| key.hash(&transaction.txid()))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::mempool::tests::numbered;
+    use proptest::prelude::*;
+    use std::collections::VecDeque;
+
+    #[test]
+    fn found_by_all_names_until_pushed_out() {
+        let mut pool = Mempool::with_limits(1 << 20, 2, [1, 2]);
+        let first = numbered(1);
+        let Insert::Added { handle, evicted: 0 } = pool.insert(&first) else {
+            panic!("new");
+        };
+        assert_eq!(pool.insert(&first), Insert::Known(handle));
+        assert_eq!(pool.by_handle(handle), Some(&first));
+        assert_eq!(pool.by_wtxid(&first.wtxid()), Some(&first));
+        assert_eq!(pool.by_txid(&first.txid()), Some(&first));
+        pool.insert(&numbered(2));
+        let third = pool.insert(&numbered(3));
+        assert!(matches!(third, Insert::Added { evicted: 1, .. }));
+        assert_eq!(pool.by_handle(handle), None);
+        assert_eq!(pool.by_wtxid(&first.wtxid()), None);
+        assert_eq!(pool.by_txid(&first.txid()), None);
+        assert_eq!(pool.stats().evicted, 1);
+    }
+
+    #[test]
+    fn bounded_by_bytes_and_by_count() {
+        let one = numbered(0).len() + OVERHEAD_PER_TRANSACTION;
+        let mut pool = Mempool::new(10 * one + 1, [1, 2]);
+        for number in 0..100 {
+            pool.insert(&numbered(number));
+            assert!(pool.stats().charged_bytes <= 10 * one + 1);
+        }
+        assert_eq!(pool.len(), 10);
+        let mut tiny = Mempool::new(one - 1, [1, 2]);
+        assert_eq!(tiny.insert(&numbered(0)), Insert::TooLarge);
+        let mut none = Mempool::with_limits(1 << 20, 0, [1, 2]);
+        assert_eq!(none.insert(&numbered(0)), Insert::TooLarge);
+    }
+
+    #[test]
+    fn what_is_kept_is_a_copy() {
+        let mut pool = Mempool::new(1 << 20, [1, 2]);
+        let transaction = numbered(1);
+        pool.insert(&transaction);
+        let kept = pool.by_wtxid(&transaction.wtxid()).expect("just put in");
+        assert_ne!(kept.bytes().as_ptr(), transaction.bytes().as_ptr());
+    }
+
+    #[test]
+    fn overhead_is_within_what_is_charged() {
+        let mut pool = Mempool::new(1 << 30, [1, 2]);
+        let (mut worst, mut last) = (0, 0);
+        for number in 0..40_000 {
+            pool.insert(&numbered(number));
+            last = pool.overhead_bytes() / pool.len();
+            if number > 4000 {
+                worst = worst.max(last);
+            }
+        }
+        // The allocator's header and rounding for the bytes themselves: at most 32.
+        assert!(
+            worst + 32 <= OVERHEAD_PER_TRANSACTION,
+            "{worst}, at last {last}"
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn agrees_with_a_queue(steps in prop::collection::vec((0u8..4, 0u32..20), 0..300)) {
+            let mut pool = Mempool::with_limits(1 << 20, 8, [1, 2]);
+            let mut model = VecDeque::new();
+            for (kind, number) in steps {
+                let transaction = numbered(number);
+                if kind == 0 {
+                    let removed = pool.remove(&transaction.wtxid());
+                    prop_assert_eq!(removed.is_some(), model.contains(&number));
+                    model.retain(|other| *other != number);
+                } else {
+                    let known = matches!(pool.insert(&transaction), Insert::Known(_));
+                    prop_assert_eq!(known, model.contains(&number));
+                    if !known {
+                        model.push_back(number);
+                    }
+                    if model.len() > 8 {
+                        model.pop_front();
+                    }
+                }
+                let expected: Vec<Transaction> = model.iter().map(|n| numbered(*n)).collect();
+                prop_assert!(pool.iter().eq(&expected));
+                prop_assert_eq!(pool.len(), expected.len());
+                prop_assert_eq!(pool.bytes(), expected.iter().map(Transaction::len).sum::<usize>());
+                for number in 0..20 {
+                    let transaction = numbered(number);
+                    let there = model.contains(&number);
+                    prop_assert_eq!(pool.by_wtxid(&transaction.wtxid()).is_some(), there);
+                    prop_assert_eq!(pool.by_txid(&transaction.txid()).is_some(), there);
+                }
+            }
+        }
+    }
+}
