@@ -16,10 +16,13 @@
 //! * no `unwrap()` outside tests, no unfinished code, no silent `allow`, no ignored test, no unbounded
 //!   channel, no `anyhow` below the composition root.
 //!
+//! And what the code cites of the specification (`LAP-2` and the like) stands there, once.
+//!
 //! What this is not: a proof. It sees names, not types; a determined author could get past it.
 
 mod tidy {
     mod cases;
+    pub mod citations;
     pub mod inspector;
     mod names;
     pub mod source;
@@ -32,6 +35,7 @@ use std::path::{Path, PathBuf};
 use syn::Attribute;
 use syn::visit::Visit;
 
+use tidy::citations::{check_citations, requirements};
 use tidy::inspector::{check_attribute, inspect, inspect_text};
 use tidy::source::{Finding, Tree, display, into_ordered, rust_files};
 
@@ -56,6 +60,23 @@ fn the_crate_keeps_its_walls() {
             let line = 1;
             findings.push(Finding { file, line, advice });
         }
+    }
+    fail_on(findings);
+}
+
+#[test]
+fn what_the_code_cites_stands_in_the_specification() {
+    let package = PathBuf::from(env!("CARGO_MANIFEST_DIR"));
+    let bip = "bip/bip-blocktorrent.mediawiki";
+    let text = fs::read_to_string(package.join(bip)).expect("the specification is there");
+    let (known, mut findings) = requirements(bip, &text);
+    let mut files = Vec::new();
+    for folder in ["src", "tests"] {
+        rust_files(&package, Path::new(folder), &mut files);
+    }
+    for path in files {
+        let text = fs::read_to_string(package.join(&path)).expect("a listed file is readable");
+        findings.extend(check_citations(&display(&path), &text, &known));
     }
     fail_on(findings);
 }

@@ -1,5 +1,6 @@
 //! The check can fail: each rule on a small source that breaks it, and on one that does not.
 
+use super::citations::{check_citations, requirements};
 use super::inspector::inspect;
 use super::source::Source;
 
@@ -182,4 +183,17 @@ fn queues_are_bounded_and_errors_typed() {
     );
     clean(node, "use anyhow::Context;");
     breach(&["net"], "use anyhow::Result;", 1, "error type");
+}
+
+#[test]
+fn a_citation_has_its_requirement() {
+    let text = "* '''ABC-1.''' It MUST.\n* '''ABC-1.''' Again.\n* '''ABC-2.''' And.";
+    let (known, findings) = requirements("b", text);
+    assert_eq!((known.len(), findings.len()), (2, 1));
+    let cited = |line: &str| check_citations("a.rs", line, &known).len();
+    assert_eq!(
+        cited("// ABC-1, ABC-2: so it is; CVE-2012 is something else"),
+        0
+    );
+    assert_eq!(cited("// ABC-3: so it is"), 1);
 }
