@@ -60,6 +60,10 @@ fn a_module_needs_a_row_and_a_name() {
     breach(&["gossip"], "", 1, "row in WALLS");
     breach(&["relay", "utils"], "", 1, "name the module");
     breach(&["relay"], "#[path = \"x.rs\"] mod x;", 1, "name says");
+    clean(
+        &["relay"],
+        "#[cfg(test)] #[path = \"x_tests.rs\"] mod tests;",
+    );
 }
 
 #[test]

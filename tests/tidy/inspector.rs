@@ -7,7 +7,7 @@ use syn::spanned::Spanned;
 use syn::visit::{self, Visit};
 use syn::{Attribute, Expr, Item, Meta};
 
-use super::names::{Names, flatten, is_test_only, item_attributes, last_name};
+use super::names::{Names, flatten, given_path, is_test_only, item_attributes, last_name};
 use super::source::{Finding, Source, into_ordered};
 use super::table::{
     ANYHOW, EMPTY_NAMES, FILE_LINES, FUNCTION_LINES, IMPURE, IMPURE_MACROS, ITERATING, OVERDUE,
@@ -373,7 +373,7 @@ impl<'ast> Visit<'ast> for Inspector<'_> {
     }
 
     fn visit_item_mod(&mut self, item: &'ast syn::ItemMod) {
-        if item.attrs.iter().any(|attr| attr.path().is_ident("path")) {
+        if given_path(&item.attrs).is_some() && !self.in_test() {
             let advice = "put the module's file where its name says, without `#[path]`";
             self.report(item.ident.span().start().line, advice.into());
         }

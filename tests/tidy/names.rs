@@ -144,6 +144,20 @@ pub fn flatten(tree: &UseTree) -> Vec<Import> {
     }
 }
 
+/// The file that a `#[path]` names.
+pub fn given_path(attributes: &[Attribute]) -> Option<String> {
+    let path = attributes
+        .iter()
+        .find(|attr| attr.path().is_ident("path"))?;
+    match &path.meta.require_name_value().ok()?.value {
+        Expr::Lit(syn::ExprLit {
+            lit: syn::Lit::Str(file),
+            ..
+        }) => Some(file.value()),
+        _ => None,
+    }
+}
+
 /// Whether an attribute makes its item test code: `#[test]`, or a `cfg` that only tests satisfy.
 pub fn is_test_only(attribute: &Attribute) -> bool {
     if attribute.path().is_ident("test") {

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use syn::Item;
 
-use super::names::is_test_only;
+use super::names::{given_path, is_test_only};
 use super::table::{EVERYTHING, Purity, WALLS, Wall};
 
 /// A breach: where, and what to do.
@@ -118,12 +118,20 @@ impl Tree {
                 };
                 let items = source.syntax.items.clone();
                 self.sources.push(source);
-                self.follow(&items, &folder, module, is_test);
+                self.follow(&items, &folder, module, is_test, file);
             }
         }
     }
 
-    fn follow(&mut self, items: &[Item], folder: &Path, module: &[&str], is_test: bool) {
+    /// Loads what `items` of `file` declare; their files lie in `folder`.
+    fn follow(
+        &mut self,
+        items: &[Item],
+        folder: &Path,
+        module: &[&str],
+        is_test: bool,
+        file: &Path,
+    ) {
         for item in items {
             let Item::Mod(item) = item else { continue };
             let name = item.ident.to_string();
@@ -131,7 +139,11 @@ impl Tree {
             let mut inner = module.to_vec();
             inner.push(&name);
             if let Some((_, items)) = &item.content {
-                self.follow(items, &folder.join(&name), &inner, is_test);
+                self.follow(items, &folder.join(&name), &inner, is_test, file);
+                continue;
+            }
+            if let Some(given) = given_path(&item.attrs) {
+                self.load(&file.with_file_name(given), &inner, is_test);
                 continue;
             }
             let beside = folder.join(format!("{name}.rs"));
