@@ -500,7 +500,13 @@ impl UdpPort {
     }
 
     fn send_queue(&mut self) -> Flush {
-        while let Some(chunk) = self.queue.front(self.max_segments()) {
+        // Bytes of a chunk that failed as one and go again one by one.
+        let mut apart = 0;
+        loop {
+            let most = if apart > 0 { 1 } else { self.max_segments() };
+            let Some(chunk) = self.queue.front(most) else {
+                return Flush::Done;
+            };
             let (bytes, datagrams) = (chunk.contents.len(), chunk.datagrams());
             let transmit = Transmit {
                 destination: chunk.to,
@@ -516,16 +522,20 @@ impl UdpPort {
                     self.stats.bytes_out += bytes as u64;
                 }
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return Flush::Blocked,
-                // quinn-udp has switched to one datagram per call; these go again that way.
-                Err(_) if datagrams > 1 && self.max_segments() == 1 => continue,
+                // Joining may be at fault, or one that is larger than the last: none of the others
+                // shall be lost for it.
+                Err(_) if datagrams > 1 => {
+                    apart = bytes;
+                    continue;
+                }
                 Err(error) => {
-                    self.count_send_error(&error, datagrams as u64);
-                    self.renew_offload(datagrams);
+                    self.count_send_error(&error);
+                    self.renew_offload();
                 }
             }
             self.queue.advance(bytes);
+            apart = apart.saturating_sub(bytes);
         }
-        Flush::Done
     }
 
     /// Sends without asking the runtime first, which knows of a fresh socket only after a turn. If
@@ -546,9 +556,9 @@ impl UdpPort {
     /// A single datagram has failed: if joining is off, joining was perhaps not at fault when it
     /// failed before, so it is tried again. Without this one peer with an odd address or path would
     /// slow the socket down for all.
-    fn renew_offload(&mut self, datagrams: usize) {
+    fn renew_offload(&mut self) {
         let off = self.segmentation && self.state.max_gso_segments() == 1;
-        if datagrams == 1 && off && cfg!(target_os = "linux") && self.renewals < MAX_RENEWALS {
+        if off && cfg!(target_os = "linux") && self.renewals < MAX_RENEWALS {
             self.renewals += 1;
             if let Ok(state) = UdpSocketState::new(UdpSockRef::from(&self.socket)) {
                 self.state = state;
@@ -556,7 +566,7 @@ impl UdpPort {
         }
     }
 
-    fn count_send_error(&mut self, error: &io::Error, datagrams: u64) {
+    fn count_send_error(&mut self, error: &io::Error) {
         let counter = match classify(error) {
             SendError::TooLarge => &mut self.stats.too_large,
             SendError::Refused => &mut self.stats.refused,
@@ -564,8 +574,8 @@ impl UdpPort {
             SendError::Unreachable => &mut self.stats.unreachable,
             SendError::Other => &mut self.stats.other_errors,
         };
-        *counter += datagrams;
-        tracing::debug!(%error, datagrams, "datagrams not sent");
+        *counter += 1;
+        tracing::debug!(%error, "datagram not sent");
     }
 
     /// The address as this socket's family writes it; `None` if it cannot reach it. A wrong

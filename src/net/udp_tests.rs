@@ -209,6 +209,11 @@ async fn offload_comes_back_after_an_error_that_it_did_not_cause() {
     if segments > 1 {
         assert_eq!(sender.renewals, 4);
     }
+    // One by one, so that each that can go goes, though those joined with it cannot.
+    let limited = SocketAddr::from(([255, 255, 255, 255], 9));
+    assert!(sender.queue.push(limited, &[1; 100]) && sender.queue.push(limited, &[1; 50]));
+    flush_all(&mut sender, clock).await;
+    assert_eq!(sender.stats().datagrams_out, 4);
     // Not without end.
     for _ in 0..3 * MAX_RENEWALS {
         assert!(sender.queue.push(nowhere, &[1; 100]));
