@@ -49,7 +49,7 @@ Examples:
   blocktorrent node --print-config > ~/.blocktorrent/blocktorrent.toml
 
 Files, below the datadir and the network's folder in it:
-  lock        held while a node runs there
+  .lock       held while a node runs there
   node.json   process id and the addresses that the node listens on
   .cookie     user and password for RPC, new at each start, readable by its owner only
   blocks/     recent blocks
@@ -238,6 +238,7 @@ fn sample_value(key: &str) -> &'static str {
         "store-mb" => "1000",
         "max-peers" => "64",
         "push-level" => "3",
+        "uacomment" => "\"alice\"",
         "role" => "\"relay\"",
         "preference" => "255",
         "log" => "\"info\"",
@@ -266,11 +267,11 @@ mod tests {
         let line = "node --datadir /d --network test --control-listen 0.0.0.0:1 --data-listen 0.0.0.0:2 \
             --rpc-listen 127.0.0.1:3 --connect a:4 --connect b --rpc-user u --rpc-password p \
             --max-mempool-mb 5 --store-mb 6 --max-peers 7 --push-level 2 --max-up-mbit 8 \
-            --max-down-mbit 9 --role operator --preference 10 --log warn --log-format compact";
+            --max-down-mbit 9 --uacomment hi --role operator --preference 10 --log warn --log-format compact";
         let file = "datadir = '/d'\nnetwork = 'test'\ncontrol-listen = '0.0.0.0:1'\ndata-listen = '0.0.0.0:2'\n\
             rpc-listen = '127.0.0.1:3'\nconnect = ['a:4', 'b']\nrpc-user = 'u'\nrpc-password = 'p'\n\
             max-mempool-mb = 5\nstore-mb = 6\nmax-peers = 7\npush-level = 2\nmax-up-mbit = 8\n\
-            max-down-mbit = 9\nrole = 'operator'\npreference = 10\nlog = 'warn'\nlog-format = 'compact'";
+            max-down-mbit = 9\nuacomment = 'hi'\nrole = 'operator'\npreference = 10\nlog = 'warn'\nlog-format = 'compact'";
         let Ok(Command::Node(node)) = parse(line) else {
             panic!("not a node");
         };

@@ -35,8 +35,10 @@ const MAX_MAX_PEERS: u32 = 1_024;
 const MAX_RATE_MBIT: u32 = 100_000;
 /// The push levels of the protocol: announce, tree, short ids, missing transactions.
 const MAX_PUSH_LEVEL: u8 = 3;
-/// More `connect` entries than the engine takes peers make no sense.
-const MAX_CONNECT: usize = MAX_MAX_PEERS as usize;
+/// As many peers as the dialler keeps connected.
+const MAX_CONNECT: usize = 64;
+/// The whole name told to peers has at most 64 bytes, and the program's own part is half of it.
+const MAX_COMMENT: usize = 32;
 
 /// The options of a node, complete and checked.
 #[derive(Clone, Debug, PartialEq)]
@@ -69,6 +71,8 @@ pub struct Config {
     pub max_down_kbit: Option<u64>,
     /// What this node stays below when it sends, in kbit/s; `None`: no limit.
     pub max_up_kbit: Option<u64>,
+    /// What is added to the name that peers are told.
+    pub comment: Option<String>,
     /// What peers are told this node is.
     pub role: Role,
     /// 0 (spare bandwidth) to 255 (spare latency), as peers are told.
@@ -128,6 +132,7 @@ impl Config {
             )?,
             max_down_kbit: rate("max-down-mbit", options.max_down_mbit)?,
             max_up_kbit: rate("max-up-mbit", options.max_up_mbit)?,
+            comment: comment(options.uacomment)?,
             role: options.role.unwrap_or_default(),
             preference: options.preference.unwrap_or(u8::MAX),
             log: options.log.unwrap_or_else(|| "info".to_owned()),
@@ -184,6 +189,17 @@ fn distinct(peers: Vec<PeerAddress>) -> Result<Vec<PeerAddress>, ConfigError> {
         }
     }
     Ok(kept)
+}
+
+/// The characters are those that Bitcoin Core takes here.
+fn comment(text: Option<String>) -> Result<Option<String>, ConfigError> {
+    let is_safe = |byte: u8| byte.is_ascii_alphanumeric() || b" .,;-_?@".contains(&byte);
+    match text {
+        Some(text) if text.len() > MAX_COMMENT || !text.bytes().all(is_safe) => {
+            Err(ConfigError::Comment(text.escape_default().to_string()))
+        }
+        other => Ok(other.filter(|text| !text.is_empty())),
+    }
 }
 
 /// User and password belong together, and the user ends at the first colon of a Basic credential.

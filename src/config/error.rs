@@ -57,6 +57,11 @@ pub enum ConfigError {
         "`rpc-password` is empty; give one, or neither user nor password and use the cookie file"
     )]
     EmptyPassword,
+    /// A comment that does not fit the name told to peers.
+    #[error(
+        "`uacomment` is \"{0}\"; give at most 32 letters, digits, spaces and .,;-_?@ characters"
+    )]
+    Comment(String),
     /// A test option beyond its bounds.
     #[error("`{0}` makes no sense; give {1}")]
     Emulation(&'static str, &'static str),

@@ -60,8 +60,8 @@ pub struct Options {
     ///
     /// HASH is trusted: take it from a node of your own. BITS is the compact target of its child in hex;
     /// EPOCH_START_TIME is the time of the first block of the child's difficulty period, without which
-    /// the chain can't cross the next retarget.
-    #[arg(long, value_name = "HEIGHT,HASH,BITS[,EPOCH_START_TIME]")]
+    /// the chain can't cross the next retarget; TIME is the block's own, needed if it ends a period.
+    #[arg(long, value_name = "HEIGHT,HASH,BITS[,EPOCH_START_TIME[,TIME]]")]
     pub trusted_start: Option<TrustedStart>,
 
     /// Hold at most so many megabytes of transactions [default: 300]
@@ -87,6 +87,10 @@ pub struct Options {
     /// Ask each peer to send no faster than this [default: no limit]
     #[arg(long, value_name = "MBIT")]
     pub max_down_mbit: Option<u32>,
+
+    /// Add this to the name that peers are told, as Bitcoin Core's option does
+    #[arg(long, value_name = "TEXT")]
+    pub uacomment: Option<String>,
 
     /// What peers are told this node is: relay, miner, operator or researcher [default: relay]
     #[arg(long, value_name = "ROLE")]
@@ -196,6 +200,7 @@ impl Options {
             push_level: self.push_level.or(below.push_level),
             max_up_mbit: self.max_up_mbit.or(below.max_up_mbit),
             max_down_mbit: self.max_down_mbit.or(below.max_down_mbit),
+            uacomment: self.uacomment.or(below.uacomment),
             role: self.role.or(below.role),
             preference: self.preference.or(below.preference),
             log: self.log.or(below.log),

@@ -51,6 +51,7 @@ fn a_file_may_say_everything() {
         push-level = 1
         max-up-mbit = 20
         max-down-mbit = 50
+        uacomment = "alice"
         role = "miner"
         preference = 10
         log = "debug"
@@ -198,7 +199,8 @@ fn a_trusted_start_says_which_field_is_wrong() {
     assert!(
         refused(&format!("1,{hash},1d00ffff,soon")).contains("the epoch's start is no Unix time")
     );
-    assert!(refused(&format!("1,{hash},1d00ffff,1,1")).contains("more than four fields"));
+    assert!(refused(&format!("1,{hash},1d00ffff,1,x")).contains("the time is no Unix time"));
+    assert!(refused(&format!("1,{hash},1d00ffff,1,1,1")).contains("more than five fields"));
     assert_eq!(
         format!("1,{hash},1d00ffff")
             .parse::<TrustedStart>()

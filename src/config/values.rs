@@ -164,7 +164,7 @@ impl FromStr for PeerAddress {
             && host.len() <= 253
             && host
                 .bytes()
-                .all(|byte| byte.is_ascii_alphanumeric() || b"-._".contains(&byte))
+                .all(|byte| byte.is_ascii_alphanumeric() || b"-.".contains(&byte))
             && !host
                 .bytes()
                 .all(|byte| byte.is_ascii_digit() || byte == b'.');
@@ -190,7 +190,7 @@ impl fmt::Display for PeerAddress {
 
 /// A block that the operator vouches for, near the tip, where the header chain may begin.
 ///
-/// As text: `HEIGHT,HASH,BITS[,EPOCH_START_TIME]`.
+/// As text: `HEIGHT,HASH,BITS[,EPOCH_START_TIME[,TIME]]`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TrustedStart {
     /// The block's height.
@@ -202,6 +202,8 @@ pub struct TrustedStart {
     /// The time of the first block of the child's difficulty period, which the next retarget needs;
     /// without it the chain can't cross that retarget.
     pub epoch_start_time: Option<u32>,
+    /// The block's own time, 0 if not given: it matters if its child starts a difficulty period.
+    pub time: u32,
 }
 
 impl FromStr for TrustedStart {
@@ -210,7 +212,7 @@ impl FromStr for TrustedStart {
     fn from_str(text: &str) -> Result<Self, ValueError> {
         let refuse = |what: &str| {
             ValueError(format!(
-                "`{text}` is no trusted start: {what}; use HEIGHT,HASH,BITS[,EPOCH_START_TIME], bits in hex as in a header"
+                "`{text}` is no trusted start: {what}; use HEIGHT,HASH,BITS[,EPOCH_START_TIME[,TIME]], bits in hex as in a header"
             ))
         };
         let mut fields = text.split(',').map(str::trim);
@@ -228,22 +230,24 @@ impl FromStr for TrustedStart {
             .filter(|field| field.len() == 8)
             .and_then(|field| u32::from_str_radix(field, 16).ok())
             .ok_or_else(|| refuse("the bits are not 8 hex digits"))?;
-        let epoch_start_time = match fields.next() {
-            None => None,
-            Some(field) => Some(
-                field
-                    .parse()
-                    .map_err(|_| refuse("the epoch's start is no Unix time"))?,
-            ),
-        };
+        let mut times = fields.by_ref().take(2).map(|field| field.parse::<u32>());
+        let epoch_start_time = times
+            .next()
+            .transpose()
+            .map_err(|_| refuse("the epoch's start is no Unix time"))?;
+        let time = times
+            .next()
+            .transpose()
+            .map_err(|_| refuse("the time is no Unix time"))?;
         if fields.next().is_some() {
-            return Err(refuse("it has more than four fields"));
+            return Err(refuse("it has more than five fields"));
         }
         Ok(Self {
             height,
             hash,
             bits,
             epoch_start_time,
+            time: time.unwrap_or(0),
         })
     }
 }

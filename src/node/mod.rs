@@ -1,5 +1,11 @@
 //! The composition root: the only place where the slices of the crate meet.
 
+pub mod datadir;
+pub mod engine;
+pub mod files;
+pub mod headers;
+pub mod store;
+
 use std::process::ExitCode;
 
 use crate::cli::{CallOptions, DemoOptions};

@@ -1,0 +1,164 @@
+//! The seam between the engine's thread and everyone else: commands with a reply each, through one
+//! bounded channel.
+//!
+//! Whoever holds an [`EngineHandle`] can ask; only the engine's thread answers. Tests answer in its place.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use bytes::Bytes;
+use thiserror::Error;
+use tokio::sync::{mpsc, oneshot};
+
+use super::headers::{ChainView, HeaderView};
+use crate::chain::{Accepted, HeaderRefusal};
+use crate::net::udp::UdpStats;
+use crate::relay::{EngineTotals, JobSnapshot, MempoolSnapshot, PeerSnapshot, SubmitRefusal};
+
+/// A hash, internal byte order.
+pub type Hash = [u8; 32];
+
+/// Commands that wait for the engine: more callers than RPC lets in at once.
+pub const MAX_COMMANDS: usize = 64;
+/// How long an answer may take. The engine answers in microseconds, a block in milliseconds; who waits
+/// this long waits for a bug.
+const ANSWER_TIME: Duration = Duration::from_secs(30);
+
+/// Where an answer goes. The asker may have left.
+pub type Reply<T> = oneshot::Sender<T>;
+
+/// What the engine's thread is asked.
+#[derive(Debug)]
+pub enum Command {
+    /// Relay a block of this side.
+    SubmitBlock {
+        /// The serialized block.
+        block: Bytes,
+        /// Its hash, or why not.
+        reply: Reply<Result<Hash, SubmitRefusal>>,
+    },
+    /// Hold a transaction.
+    AddTransaction {
+        /// The serialized transaction.
+        transaction: Bytes,
+        /// Its txid, or why not.
+        reply: Reply<Result<Hash, &'static str>>,
+    },
+    /// Judge a header and add it to the chain.
+    SubmitHeader {
+        /// The header.
+        header: [u8; 80],
+        /// What it is to the chain, or why not.
+        reply: Reply<Result<Accepted, HeaderRefusal>>,
+    },
+    /// The header chain as a whole.
+    Chain(Reply<ChainView>),
+    /// One header.
+    Header {
+        /// Its hash.
+        hash: Hash,
+        /// `None` if it is not known.
+        reply: Reply<Option<HeaderView>>,
+    },
+    /// A block that the engine still holds.
+    Block {
+        /// Its hash.
+        hash: Hash,
+        /// The serialized block.
+        reply: Reply<Option<Bytes>>,
+    },
+    /// The sessions.
+    Peers(Reply<Vec<PeerSnapshot>>),
+    /// The jobs, newest last.
+    Jobs(Reply<Vec<JobSnapshot>>),
+    /// What has been counted.
+    Counters(Reply<Counters>),
+    /// End a session; whether there was such.
+    Disconnect {
+        /// Which one.
+        peer: PeerName,
+        /// Whether it was there.
+        reply: Reply<bool>,
+    },
+}
+
+/// How a caller names a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PeerName {
+    /// The `id` of `getpeerinfo`.
+    Number(u64),
+    /// The `addr` of `getpeerinfo`.
+    Address(SocketAddr),
+}
+
+/// What the engine and its socket have counted.
+#[derive(Clone, Debug, Default)]
+pub struct Counters {
+    /// The engine's.
+    pub engine: EngineTotals,
+    /// The socket's.
+    pub udp: UdpStats,
+    /// The transactions held.
+    pub mempool: MempoolSnapshot,
+}
+
+/// The engine does not answer.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+pub enum EngineGone {
+    /// It has stopped, or stops.
+    #[error("the node is stopping")]
+    Stopped,
+    /// It did not answer in time.
+    #[error("the engine does not answer")]
+    Silent,
+}
+
+/// Asks the engine. Clones ask the same one.
+#[derive(Clone, Debug)]
+pub struct EngineHandle(mpsc::Sender<Command>);
+
+impl EngineHandle {
+    /// A handle, and where its commands arrive.
+    pub fn channel() -> (Self, mpsc::Receiver<Command>) {
+        let (sender, receiver) = mpsc::channel(MAX_COMMANDS);
+        (Self(sender), receiver)
+    }
+
+    /// Asks what `command` makes of a place for the reply.
+    ///
+    /// # Errors
+    ///
+    /// The engine is gone, or silent for half a minute.
+    pub async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, EngineGone> {
+        let (reply, answer) = oneshot::channel();
+        let asked = async {
+            self.0
+                .send(command(reply))
+                .await
+                .map_err(|_| EngineGone::Stopped)?;
+            answer.await.map_err(|_| EngineGone::Stopped)
+        };
+        tokio::time::timeout(ANSWER_TIME, asked)
+            .await
+            .unwrap_or(Err(EngineGone::Silent))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn an_engine_that_is_gone_is_no_hang() {
+        let (engine, commands) = EngineHandle::channel();
+        drop(commands);
+        assert_eq!(
+            engine.ask(Command::Peers).await.err(),
+            Some(EngineGone::Stopped)
+        );
+        let (engine, mut commands) = EngineHandle::channel();
+        let drops_the_question = async { drop(commands.recv().await) };
+        let (answer, ()) = tokio::join!(engine.ask(Command::Chain), drops_the_question);
+        assert_eq!(answer.err(), Some(EngineGone::Stopped));
+    }
+}

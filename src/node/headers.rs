@@ -1,0 +1,283 @@
+//! The header chain as the engine's thread uses it: it judges for the engine, and answers for RPC.
+//!
+//! One chain, behind one lock that only the engine's thread takes: the engine owns its judge, and
+//! commands look at the same chain between two turns of the engine.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use bitcoin::block::Header;
+use bitcoin::hashes::Hash as _;
+use bitcoin::{BlockHash, CompactTarget, Work};
+
+use super::engine::Hash;
+use crate::chain::{Accepted, HeaderRefusal, Headers, Network, StartError, TrustedStart};
+use crate::config;
+use crate::relay::{self, HeaderJudge, HeaderVerdict};
+use crate::time::Time;
+
+/// Headers from which a median time is taken.
+const MEDIAN_SPAN: usize = 11;
+/// How far below the tip the work of a block is computed: two retarget periods, some milliseconds.
+const MAX_WORK_DEPTH: u32 = 4_032;
+
+/// The header chain, shared by the engine's judge and the commands of its thread.
+#[derive(Clone, Debug)]
+pub struct HeaderBook(Arc<Mutex<Headers>>);
+
+/// The chain as a whole, for `getblockchaininfo`.
+#[derive(Clone, Debug)]
+pub struct ChainView {
+    /// Height of the tip.
+    pub height: u32,
+    /// Hash of the tip.
+    pub hash: Hash,
+    /// Time of the tip, Unix seconds.
+    pub time: u32,
+    /// Median time of the tip and the ten before it, Unix seconds.
+    pub median_time: u32,
+    /// Work of the chain.
+    pub work: Work,
+    /// The target of the tip, or at a trusted start that of its child.
+    pub bits: CompactTarget,
+    /// Height at which the chain starts.
+    pub start_height: u32,
+}
+
+/// One header, for `getblockheader`.
+#[derive(Clone, Debug)]
+pub struct HeaderView {
+    /// The header.
+    pub header: Header,
+    /// Its height.
+    pub height: u32,
+    /// Blocks from it to the tip, both counted; -1 off the active chain.
+    pub confirmations: i64,
+    /// Median time of it and the ten before it, as far as they are known, Unix seconds.
+    pub median_time: u32,
+    /// Work of the chain up to it, if it is not too deep.
+    pub work: Option<Work>,
+    /// The next block of the active chain.
+    pub next: Option<Hash>,
+}
+
+impl HeaderBook {
+    /// A chain of `network` that begins at its genesis block, or where the operator says.
+    ///
+    /// # Errors
+    ///
+    /// A trusted start that makes no sense.
+    pub fn new(network: Network, start: Option<config::TrustedStart>) -> Result<Self, StartError> {
+        let headers = match start {
+            None => Headers::genesis(network),
+            Some(start) => Headers::from_trusted(
+                network,
+                TrustedStart {
+                    height: start.height,
+                    hash: BlockHash::from_byte_array(start.hash),
+                    time: start.time,
+                    child_bits: CompactTarget::from_consensus(start.bits),
+                    period_start_time: start.epoch_start_time,
+                    earlier_times: Vec::new(),
+                    chain_work: Work::from_be_bytes([0; 32]),
+                },
+            )?,
+        };
+        Ok(Self(Arc::new(Mutex::new(headers))))
+    }
+
+    /// Judges a header at `now`, and keeps it if it obeys the rules.
+    ///
+    /// # Errors
+    ///
+    /// The rule that it breaks.
+    pub fn submit(&self, header: &[u8; 80], now: Time) -> Result<Accepted, HeaderRefusal> {
+        let now = u32::try_from(now.as_unix_seconds()).unwrap_or(u32::MAX);
+        self.lock().accept_bytes(header, now)
+    }
+
+    /// The chain as a whole.
+    pub fn chain(&self) -> ChainView {
+        let headers = self.lock();
+        let tip = headers.tip();
+        let bits = headers.by_height(tip.height).map(|header| header.bits);
+        let bits = bits.or_else(|| headers.next_bits(tip.time).ok());
+        ChainView {
+            height: tip.height,
+            hash: tip.hash.to_byte_array(),
+            time: tip.time,
+            median_time: headers.median_time(),
+            work: tip.chain_work,
+            bits: bits.unwrap_or_default(),
+            start_height: headers.start_height(),
+        }
+    }
+
+    /// One header, if it is known.
+    pub fn header(&self, hash: &Hash) -> Option<HeaderView> {
+        let headers = self.lock();
+        let found = headers.by_hash(BlockHash::from_byte_array(*hash))?;
+        let tip = headers.tip();
+        let next = found
+            .active
+            .then(|| headers.hash_at(found.height + 1))
+            .flatten();
+        let confirmations = match found.active {
+            true => i64::from(tip.height - found.height) + 1,
+            false => -1,
+        };
+        Some(HeaderView {
+            header: found.header,
+            height: found.height,
+            confirmations,
+            median_time: median_time(&headers, found.header),
+            work: found
+                .active
+                .then(|| work_at(&headers, found.height))
+                .flatten(),
+            next: next.map(|next| next.to_byte_array()),
+        })
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Headers> {
+        // The chain is consistent after every call, whatever panicked elsewhere.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl HeaderJudge for HeaderBook {
+    fn accept(
+        &mut self,
+        header: &[u8; 80],
+        now: Time,
+    ) -> Result<HeaderVerdict, relay::HeaderRefusal> {
+        let accepted = self.submit(header, now).map_err(judge)?;
+        Ok(HeaderVerdict {
+            height: accepted.height,
+            in_window: self.lock().in_window(accepted.height),
+        })
+    }
+
+    fn tip(&self) -> Hash {
+        self.lock().tip().hash.to_byte_array()
+    }
+}
+
+/// What a refusal means for whoever sent the header.
+fn judge(refusal: HeaderRefusal) -> relay::HeaderRefusal {
+    match refusal {
+        HeaderRefusal::UnknownParent => relay::HeaderRefusal::UnknownParent,
+        HeaderRefusal::TooFarInFuture => relay::HeaderRefusal::TooEarly,
+        fault if fault.is_fault() => relay::HeaderRefusal::Invalid(fault.reason()),
+        _ => relay::HeaderRefusal::TooOld,
+    }
+}
+
+/// The median time of a header and the ten before it, as far as they are known.
+fn median_time(headers: &Headers, header: Header) -> u32 {
+    let parents = std::iter::successors(Some(header), |header| {
+        headers
+            .by_hash(header.prev_blockhash)
+            .map(|found| found.header)
+    });
+    let mut times: Vec<u32> = parents
+        .take(MEDIAN_SPAN)
+        .map(|header| header.time)
+        .collect();
+    times.sort_unstable();
+    times.get(times.len() / 2).copied().unwrap_or(header.time)
+}
+
+/// The work up to a height of the active chain: that of the tip, less that of the blocks above.
+fn work_at(headers: &Headers, height: u32) -> Option<Work> {
+    let tip = headers.tip();
+    if tip.height - height > MAX_WORK_DEPTH {
+        return None;
+    }
+    (height + 1..=tip.height).try_fold(tip.chain_work, |work, above| {
+        Some(work - headers.by_height(above)?.work())
+    })
+}
+
+#[cfg(test)]
+pub(in crate::node) mod tests {
+    use super::*;
+
+    /// A header of regtest on top of `parent` that shows its little work.
+    pub fn mine(parent: BlockHash, time: u32) -> Header {
+        let mut header = Network::Regtest.genesis();
+        header.prev_blockhash = parent;
+        header.time = time;
+        header.version = bitcoin::block::Version::from_consensus(0x2000_0000);
+        while header.validate_pow(header.target()).is_err() {
+            header.nonce += 1;
+        }
+        header
+    }
+
+    pub fn bytes(header: &Header) -> [u8; 80] {
+        bitcoin::consensus::serialize(header).try_into().unwrap()
+    }
+
+    #[test]
+    fn headers_are_judged_and_found_again() {
+        let mut book = HeaderBook::new(Network::Regtest, None).unwrap();
+        let genesis = Network::Regtest.genesis();
+        let now = Time::from_unix_seconds(u64::from(genesis.time) + 100_000);
+        let mut parent = genesis;
+        for height in 1..=15 {
+            let header = mine(parent.block_hash(), parent.time + 600);
+            let verdict = HeaderJudge::accept(&mut book, &bytes(&header), now).unwrap();
+            assert_eq!(verdict.height, height);
+            assert!(verdict.in_window);
+            parent = header;
+        }
+        assert_eq!(book.tip(), parent.block_hash().to_byte_array());
+        let chain = book.chain();
+        assert_eq!((chain.height, chain.start_height), (15, 0));
+        assert_eq!(chain.bits, genesis.bits);
+        let view = book.header(&parent.prev_blockhash.to_byte_array()).unwrap();
+        assert_eq!((view.height, view.confirmations), (14, 2));
+        assert_eq!(view.next, Some(chain.hash));
+        assert_eq!(view.work.unwrap() + parent.work(), chain.work);
+        assert_eq!(
+            book.header(&chain.hash).unwrap().median_time,
+            chain.median_time
+        );
+        assert_eq!(book.header(&[9; 32]).map(|view| view.height), None);
+    }
+
+    #[test]
+    fn refusals_tell_fault_from_lack() {
+        let mut book = HeaderBook::new(Network::Regtest, None).unwrap();
+        let genesis = Network::Regtest.genesis();
+        let now = Time::from_unix_seconds(u64::from(genesis.time));
+        let orphan = mine(BlockHash::from_byte_array([3; 32]), genesis.time + 1);
+        assert_eq!(
+            HeaderJudge::accept(&mut book, &bytes(&orphan), now),
+            Err(relay::HeaderRefusal::UnknownParent)
+        );
+        let early = mine(genesis.block_hash(), genesis.time + 100_000);
+        assert_eq!(
+            HeaderJudge::accept(&mut book, &bytes(&early), now),
+            Err(relay::HeaderRefusal::TooEarly)
+        );
+        let old = mine(genesis.block_hash(), genesis.time - 1);
+        assert_eq!(
+            HeaderJudge::accept(&mut book, &bytes(&old), now),
+            Err(relay::HeaderRefusal::Invalid("time-too-old"))
+        );
+    }
+
+    #[test]
+    fn a_trusted_start_is_the_tip_until_its_child_comes() {
+        let start: config::TrustedStart =
+            format!("100,{},207fffff", "ab".repeat(32)).parse().unwrap();
+        let book = HeaderBook::new(Network::Regtest, Some(start)).unwrap();
+        let chain = book.chain();
+        assert_eq!((chain.height, chain.start_height), (100, 100));
+        assert_eq!(chain.bits.to_consensus(), 0x207f_ffff);
+        let child = mine(BlockHash::from_byte_array(start.hash), 1_700_000_000);
+        let now = Time::from_unix_seconds(1_700_000_000);
+        assert_eq!(book.submit(&bytes(&child), now).unwrap().height, 101);
+    }
+}

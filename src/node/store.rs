@@ -1,0 +1,402 @@
+//! Recent blocks on disk, bounded by bytes and by count; the oldest give way.
+//!
+//! A block is one file, `blocks/NUMBER-HASH.block`: its serialization and nothing else, so that any tool
+//! can read it. The number counts arrivals, hence names alone say what is oldest. A file gets its name
+//! after its bytes are on the disk; what a crash leaves behind ends in `.tmp` and goes at the next
+//! start. There is no other index to repair.
+//!
+//! What it is not: an archive, or a judge. It keeps what the engine found whole.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use bitcoin::BlockHash;
+use bitcoin::hashes::{Hash as _, sha256d};
+
+use super::files::{Readers, TEMPORARY, write_atomically};
+
+/// A block's hash, internal byte order.
+type Hash = [u8; 32];
+
+/// A week of blocks: a relay serves the tip, and opening the store stays a matter of milliseconds.
+pub const MAX_BLOCKS: usize = 1_008;
+/// Bytes of a block header.
+const HEADER: usize = 80;
+const ENDING: &str = ".block";
+
+/// What became of a block that was put into the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Put {
+    /// It is on the disk now.
+    Stored,
+    /// It was there.
+    Known,
+    /// It alone is larger than the store may be.
+    TooLarge,
+}
+
+/// Recent blocks, by hash. Calls block on the disk; no lock is held meanwhile.
+#[derive(Debug)]
+pub struct BlockStore {
+    folder: PathBuf,
+    max_bytes: u64,
+    max_blocks: usize,
+    index: Mutex<Index>,
+}
+
+#[derive(Debug, Default)]
+struct Index {
+    by_age: BTreeMap<u64, (Hash, u64)>,
+    by_hash: BTreeMap<Hash, u64>,
+    bytes: u64,
+    next: u64,
+}
+
+impl BlockStore {
+    /// Opens the store in `folder`, made if need be, and brings it within `max_bytes`.
+    ///
+    /// # Errors
+    ///
+    /// What the system answers about the folder. A damaged file is removed, with a warning.
+    pub fn open(folder: &Path, max_bytes: u64) -> io::Result<Self> {
+        Self::open_bounded(folder, max_bytes, MAX_BLOCKS)
+    }
+
+    fn open_bounded(folder: &Path, max_bytes: u64, max_blocks: usize) -> io::Result<Self> {
+        fs::create_dir_all(folder)?;
+        let mut index = Index::default();
+        for entry in fs::read_dir(folder)? {
+            let path = entry?.path();
+            if path.extension().is_some_and(|ending| ending == TEMPORARY) {
+                fs::remove_file(&path)?;
+                continue;
+            }
+            let Some((number, hash)) = parse_name(&path) else {
+                continue;
+            };
+            match checked_length(&path, &hash) {
+                Ok(length) => {
+                    if let Some(twin) = index.insert(number, hash, length) {
+                        fs::remove_file(file_path(folder, twin, &hash))?;
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(file = %path.display(), %error, "removing a damaged block file");
+                    fs::remove_file(&path)?;
+                }
+            }
+        }
+        let store = Self {
+            folder: folder.to_owned(),
+            max_bytes,
+            max_blocks,
+            index: Mutex::new(index),
+        };
+        store.evict();
+        Ok(store)
+    }
+
+    /// Keeps a serialized block. When this returns [`Put::Stored`], a crash no longer loses it.
+    ///
+    /// # Errors
+    ///
+    /// What the system answers; the store is unchanged then.
+    pub fn put(&self, hash: &Hash, block: &[u8]) -> io::Result<Put> {
+        let length = block.len() as u64;
+        if length > self.max_bytes {
+            return Ok(Put::TooLarge);
+        }
+        let number = {
+            let mut index = self.index();
+            if index.by_hash.contains_key(hash) {
+                return Ok(Put::Known);
+            }
+            index.next += 1;
+            index.next
+        };
+        write_atomically(
+            &file_path(&self.folder, number, hash),
+            block,
+            Readers::Usual,
+        )?;
+        let twin = self.index().insert(number, *hash, length);
+        if let Some(twin) = twin {
+            self.remove(twin, hash);
+        }
+        self.evict();
+        Ok(Put::Stored)
+    }
+
+    /// The serialized block, if it is kept.
+    ///
+    /// # Errors
+    ///
+    /// What the system answers, or that the file no longer is the block (`InvalidData`).
+    pub fn get(&self, hash: &Hash) -> io::Result<Option<Vec<u8>>> {
+        let found = {
+            let index = self.index();
+            index.by_hash.get(hash).and_then(|number| {
+                index
+                    .by_age
+                    .get(number)
+                    .map(|(_, length)| (*number, *length))
+            })
+        };
+        let Some((number, length)) = found else {
+            return Ok(None);
+        };
+        let bytes = match fs::read(file_path(&self.folder, number, hash)) {
+            // It gave way between the look at the index and the read.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            other => other?,
+        };
+        let header = bytes.get(..HEADER).unwrap_or_default();
+        if bytes.len() as u64 != length || sha256d::Hash::hash(header).to_byte_array() != *hash {
+            return Err(damaged());
+        }
+        Ok(Some(bytes))
+    }
+
+    /// Whether the block is kept.
+    pub fn contains(&self, hash: &Hash) -> bool {
+        self.index().by_hash.contains_key(hash)
+    }
+
+    /// The block that came last.
+    pub fn newest(&self) -> Option<Hash> {
+        self.index()
+            .by_age
+            .last_key_value()
+            .map(|(_, (hash, _))| *hash)
+    }
+
+    /// How many blocks are kept.
+    pub fn len(&self) -> usize {
+        self.index().by_age.len()
+    }
+
+    /// Whether none is kept.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes of the blocks kept.
+    pub fn bytes(&self) -> u64 {
+        self.index().bytes
+    }
+
+    /// Lets the oldest go until the bounds hold.
+    fn evict(&self) {
+        loop {
+            let oldest = {
+                let mut index = self.index();
+                if index.bytes <= self.max_bytes && index.by_age.len() <= self.max_blocks {
+                    return;
+                }
+                index.remove_oldest()
+            };
+            let Some((number, hash)) = oldest else { return };
+            self.remove(number, &hash);
+        }
+    }
+
+    /// Removes a file that the index no longer knows. If that fails, the next start counts it again.
+    fn remove(&self, number: u64, hash: &Hash) {
+        let path = file_path(&self.folder, number, hash);
+        if let Err(error) = fs::remove_file(&path) {
+            tracing::warn!(file = %path.display(), %error, "can't remove an old block");
+        }
+    }
+
+    /// The index is whole after every statement, so a panic elsewhere does not spoil it.
+    fn index(&self) -> MutexGuard<'_, Index> {
+        self.index.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Index {
+    /// Adds a block; if it is here under two numbers now, gives the older one, whose file goes.
+    fn insert(&mut self, number: u64, hash: Hash, length: u64) -> Option<u64> {
+        self.next = self.next.max(number);
+        let twin = self.by_hash.get(&hash).copied();
+        if twin.is_some_and(|twin| twin > number) {
+            return Some(number);
+        }
+        if let Some((_, old_length)) = twin.and_then(|twin| self.by_age.remove(&twin)) {
+            self.bytes -= old_length;
+        }
+        self.by_hash.insert(hash, number);
+        self.by_age.insert(number, (hash, length));
+        self.bytes += length;
+        twin
+    }
+
+    fn remove_oldest(&mut self) -> Option<(u64, Hash)> {
+        let (number, (hash, length)) = self.by_age.pop_first()?;
+        self.by_hash.remove(&hash);
+        self.bytes -= length;
+        Some((number, hash))
+    }
+}
+
+fn file_path(folder: &Path, number: u64, hash: &Hash) -> PathBuf {
+    let hash = BlockHash::from_byte_array(*hash);
+    folder.join(format!("{number:012}-{hash}{ENDING}"))
+}
+
+/// Number and hash of a file that could be a block's.
+fn parse_name(path: &Path) -> Option<(u64, Hash)> {
+    let name = path.file_name()?.to_str()?.strip_suffix(ENDING)?;
+    let (number, hash) = name.split_once('-')?;
+    let hash: BlockHash = hash.parse().ok()?;
+    // The name must be the one that would be written, or the file could not be found again.
+    let number: u64 = number.parse().ok()?;
+    let hash = hash.to_byte_array();
+    (file_path(path.parent()?, number, &hash) == path).then_some((number, hash))
+}
+
+/// The length of the file, if its first bytes are the header that its name says.
+fn checked_length(path: &Path, hash: &Hash) -> io::Result<u64> {
+    let mut file = File::open(path)?;
+    let mut header = [0; HEADER];
+    file.read_exact(&mut header)?;
+    if sha256d::Hash::hash(&header).to_byte_array() != *hash {
+        return Err(damaged());
+    }
+    Ok(file.metadata()?.len())
+}
+
+fn damaged() -> io::Error {
+    io::Error::new(
+        io::ErrorKind::InvalidData,
+        "the file is not the block that its name says",
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Some bytes that begin with a header, and their hash.
+    fn block(seed: u8, length: usize) -> (Hash, Vec<u8>) {
+        let bytes = vec![seed; length];
+        (sha256d::Hash::hash(&bytes[..80]).to_byte_array(), bytes)
+    }
+
+    fn names(folder: &Path) -> Vec<String> {
+        let mut names: Vec<String> = fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn what_is_put_is_got_also_after_a_restart() {
+        let root = tempfile::tempdir().unwrap();
+        let (hash, bytes) = block(1, 500);
+        let store = BlockStore::open(root.path(), 10_000).unwrap();
+        assert_eq!(store.put(&hash, &bytes).unwrap(), Put::Stored);
+        assert_eq!(store.put(&hash, &bytes).unwrap(), Put::Known);
+        assert_eq!(store.get(&hash).unwrap(), Some(bytes.clone()));
+        assert_eq!(store.get(&[7; 32]).unwrap(), None);
+        drop(store);
+        let store = BlockStore::open(root.path(), 10_000).unwrap();
+        assert_eq!(store.get(&hash).unwrap(), Some(bytes));
+        assert_eq!(
+            (store.len(), store.bytes(), store.newest()),
+            (1, 500, Some(hash))
+        );
+    }
+
+    #[test]
+    fn the_oldest_give_way_by_bytes_and_by_count() {
+        let root = tempfile::tempdir().unwrap();
+        let store = BlockStore::open_bounded(root.path(), 1_000, 3).unwrap();
+        let blocks: Vec<_> = (0..5).map(|seed| block(seed, 200)).collect();
+        for (hash, bytes) in &blocks {
+            store.put(hash, bytes).unwrap();
+        }
+        assert_eq!((store.len(), store.bytes()), (3, 600));
+        assert!(!store.contains(&blocks[1].0) && store.contains(&blocks[2].0));
+        let (large, bytes) = block(9, 900);
+        store.put(&large, &bytes).unwrap();
+        assert_eq!((store.len(), store.bytes()), (1, 900));
+        assert_eq!(names(root.path()).len(), 1);
+        let (huge, bytes) = block(8, 1_001);
+        assert_eq!(store.put(&huge, &bytes).unwrap(), Put::TooLarge);
+        assert!(store.contains(&large));
+    }
+
+    #[test]
+    fn age_survives_a_restart_and_a_smaller_bound_holds_at_once() {
+        let root = tempfile::tempdir().unwrap();
+        let blocks: Vec<_> = (0..4).map(|seed| block(seed, 100)).collect();
+        for (hash, bytes) in &blocks {
+            // A store of its own for each, so that numbers must come from the files.
+            let store = BlockStore::open(root.path(), 1_000).unwrap();
+            store.put(hash, bytes).unwrap();
+        }
+        let store = BlockStore::open(root.path(), 250).unwrap();
+        assert_eq!(store.len(), 2);
+        assert!(store.contains(&blocks[2].0) && store.contains(&blocks[3].0));
+    }
+
+    #[test]
+    fn what_a_crash_leaves_is_removed_and_strangers_stay() {
+        let root = tempfile::tempdir().unwrap();
+        let (hash, bytes) = block(1, 300);
+        let store = BlockStore::open(root.path(), 10_000).unwrap();
+        store.put(&hash, &bytes).unwrap();
+        let (other, _) = block(2, 300);
+        let half = file_path(root.path(), 2, &other);
+        fs::write(half.with_extension("block.tmp"), &bytes[..100]).unwrap();
+        fs::write(file_path(root.path(), 3, &other), &bytes).unwrap();
+        fs::write(file_path(root.path(), 4, &other), b"short").unwrap();
+        fs::write(root.path().join("notes.txt"), b"mine").unwrap();
+        fs::write(root.path().join("5-zz.block"), b"mine too").unwrap();
+        // Two files of one block: the newer stays.
+        fs::write(file_path(root.path(), 9, &hash), &bytes).unwrap();
+        let store = BlockStore::open(root.path(), 10_000).unwrap();
+        assert_eq!((store.len(), store.bytes()), (1, 300));
+        let left = names(root.path());
+        assert_eq!(left.len(), 3, "{left:?}");
+        assert!(left[0].starts_with("000000000009-"));
+        assert_eq!(store.get(&hash).unwrap(), Some(bytes));
+    }
+
+    #[test]
+    fn a_file_that_changed_is_not_served() {
+        let root = tempfile::tempdir().unwrap();
+        let (hash, bytes) = block(1, 300);
+        let store = BlockStore::open(root.path(), 10_000).unwrap();
+        store.put(&hash, &bytes).unwrap();
+        let path = file_path(root.path(), 1, &hash);
+        fs::write(&path, &bytes[..200]).unwrap();
+        assert_eq!(
+            store.get(&hash).unwrap_err().kind(),
+            io::ErrorKind::InvalidData
+        );
+        fs::remove_file(&path).unwrap();
+        assert_eq!(store.get(&hash).unwrap(), None);
+    }
+
+    #[test]
+    fn one_block_put_by_many_at_once_is_kept_once() {
+        let root = tempfile::tempdir().unwrap();
+        let (hash, bytes) = block(1, 5_000);
+        let store = BlockStore::open(root.path(), 10_000).unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| store.put(&hash, &bytes).unwrap());
+            }
+        });
+        assert_eq!((store.len(), store.bytes()), (1, 5_000));
+        assert_eq!(names(root.path()).len(), 1);
+        assert_eq!(store.get(&hash).unwrap(), Some(bytes));
+    }
+}
