@@ -1,0 +1,262 @@
+//! One direction of a link: delay, rate and queue, and what may befall a datagram on the way.
+
+use std::time::Duration;
+
+use arrayvec::ArrayVec;
+use rand::RngExt;
+use rand::rngs::StdRng;
+
+use crate::time::Time;
+
+/// Bytes of the IPv4 and UDP headers of a datagram on the wire.
+pub const UDP_OVERHEAD: usize = 28;
+
+/// How both directions of a link behave. Shares and probabilities are 0 to 1.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LinkOptions {
+    /// One-way delay.
+    pub delay: Duration,
+    /// Each datagram takes up to this much longer, evenly spread: it reorders.
+    pub jitter: Duration,
+    /// Bytes per second, headers included; `None` is infinitely fast.
+    pub rate_bytes_per_s: Option<u64>,
+    /// Bytes that wait for the link at most; datagrams beyond it are dropped.
+    pub queue_bytes: u64,
+    /// Largest datagram that passes, in bytes with its headers.
+    pub mtu: usize,
+    /// Share of datagrams lost at random.
+    pub loss: f64,
+    /// Mean length of a burst of losses, in datagrams; 1 makes losses independent.
+    pub burst: f64,
+    /// Share of datagrams that take `reorder_by` longer.
+    pub reorder: f64,
+    /// How much longer.
+    pub reorder_by: Duration,
+    /// Share of datagrams that arrive twice.
+    pub duplicate: f64,
+    /// Share of datagrams in which one bit is flipped.
+    pub corrupt: f64,
+    /// No datagram passes at all, as behind a firewall that lets only TCP through.
+    pub udp_blocked: bool,
+}
+
+impl Default for LinkOptions {
+    /// The reference link of the targets: 50 ms, 50 Mbit/s, no faults, a queue of 100 ms.
+    fn default() -> Self {
+        Self {
+            delay: Duration::from_millis(50),
+            jitter: Duration::ZERO,
+            rate_bytes_per_s: Some(6_250_000),
+            queue_bytes: 625_000,
+            mtu: 1_500,
+            loss: 0.0,
+            burst: 1.0,
+            reorder: 0.0,
+            reorder_by: Duration::from_millis(5),
+            duplicate: 0.0,
+            corrupt: 0.0,
+            udp_blocked: false,
+        }
+    }
+}
+
+/// Why a datagram did not arrive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Drop {
+    /// The link is down, or lets no UDP through.
+    Closed,
+    /// Longer than the link's largest.
+    TooLong,
+    /// The queue was full.
+    Overflow,
+    /// At random.
+    Lost,
+}
+
+/// An arrival at the other end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Arrival {
+    /// When.
+    pub at: Time,
+    /// The bit that was flipped on the way, counted from the first byte's lowest.
+    pub flipped: Option<usize>,
+}
+
+/// One direction of a link.
+#[derive(Clone, Debug)]
+pub struct Link {
+    /// How it behaves; may be changed while it carries.
+    pub options: LinkOptions,
+    /// Whether it carries at all.
+    pub up: bool,
+    free_at: Time,
+    in_burst: bool,
+}
+
+impl Link {
+    /// A link that is up and idle.
+    pub fn new(options: LinkOptions) -> Self {
+        Self {
+            options,
+            up: true,
+            free_at: Time::ZERO,
+            in_burst: false,
+        }
+    }
+
+    /// When `bytes` that are handed over at `now` have left the near end, if the queue takes them.
+    fn occupy(&mut self, now: Time, bytes: usize, may_overflow: bool) -> Option<Time> {
+        let Some(rate) = self.options.rate_bytes_per_s.filter(|&rate| rate > 0) else {
+            return Some(now);
+        };
+        let waiting = (self.free_at - now).as_nanos() * u128::from(rate) / 1_000_000_000;
+        if may_overflow && waiting + bytes as u128 > u128::from(self.options.queue_bytes) {
+            return None;
+        }
+        let takes = (bytes as u128 * 1_000_000_000).div_ceil(u128::from(rate));
+        let takes = Duration::from_nanos(u64::try_from(takes).unwrap_or(u64::MAX));
+        self.free_at = self.free_at.max(now) + takes;
+        Some(self.free_at)
+    }
+
+    /// Gilbert's model: a good state that loses nothing, a bad one that loses everything.
+    fn loses(&mut self, random: &mut StdRng) -> bool {
+        let loss = self.options.loss.clamp(0.0, 1.0);
+        let burst = self.options.burst.max(1.0);
+        if burst <= 1.0 || loss >= 1.0 {
+            return random.random_bool(loss);
+        }
+        let leave = 1.0 / burst;
+        let enter = (loss * leave / (1.0 - loss)).min(1.0);
+        self.in_burst = if self.in_burst {
+            !random.random_bool(leave)
+        } else {
+            random.random_bool(enter)
+        };
+        self.in_burst
+    }
+
+    /// Sends a datagram of `length` bytes (without headers): it arrives never, once or twice.
+    ///
+    /// # Errors
+    ///
+    /// Why it does not arrive.
+    pub fn datagram(
+        &mut self,
+        now: Time,
+        length: usize,
+        random: &mut StdRng,
+    ) -> Result<ArrayVec<Arrival, 2>, Drop> {
+        if !self.up || self.options.udp_blocked {
+            return Err(Drop::Closed);
+        }
+        if length + UDP_OVERHEAD > self.options.mtu {
+            return Err(Drop::TooLong);
+        }
+        let left = self
+            .occupy(now, length + UDP_OVERHEAD, true)
+            .ok_or(Drop::Overflow)?;
+        if self.loses(random) {
+            return Err(Drop::Lost);
+        }
+        let copies = if random.random_bool(self.options.duplicate) {
+            2
+        } else {
+            1
+        };
+        Ok((0..copies)
+            .map(|_| {
+                let mut at = left + self.options.delay;
+                at = at + self.options.jitter.mul_f64(random.random::<f64>());
+                if random.random_bool(self.options.reorder) {
+                    at = at + self.options.reorder_by;
+                }
+                let flipped = (length > 0 && random.random_bool(self.options.corrupt))
+                    .then(|| random.random_range(0..length * 8));
+                Arrival { at, flipped }
+            })
+            .collect())
+    }
+
+    /// Sends a segment of a stream of `length` bytes, headers included: when it arrives, and whether it was lost before
+    /// it did. A stream loses nothing for good; who asks adds the time of its recovery.
+    pub(super) fn segment(
+        &mut self,
+        now: Time,
+        length: usize,
+        random: &mut StdRng,
+    ) -> (Time, bool) {
+        let lost = self.loses(random);
+        let left = self.occupy(now, length, false).unwrap_or(now);
+        (left + self.options.delay, lost)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use rand::SeedableRng;
+
+    const START: Time = Time::from_unix_seconds(5);
+
+    fn carry(options: LinkOptions, count: usize) -> Vec<Result<ArrayVec<Arrival, 2>, Drop>> {
+        let mut random = StdRng::seed_from_u64(1);
+        let mut link = Link::new(options);
+        (0..count)
+            .map(|_| link.datagram(START, 972, &mut random))
+            .collect()
+    }
+
+    #[test]
+    fn rate_and_queue_bound_what_passes() {
+        let options = LinkOptions {
+            rate_bytes_per_s: Some(1_000_000),
+            queue_bytes: 10_000,
+            ..LinkOptions::default()
+        };
+        let passed = carry(options, 12);
+        for (index, passage) in passed.iter().enumerate() {
+            match passage {
+                Ok(arrivals) => {
+                    let millis = 50 + 1 + index as u64;
+                    assert_eq!(arrivals[0].at, START + Duration::from_millis(millis));
+                }
+                Err(drop) => assert_eq!((*drop, index >= 10), (Drop::Overflow, true)),
+            }
+        }
+        assert_eq!(passed.iter().filter(|passage| passage.is_ok()).count(), 10);
+    }
+
+    #[test]
+    fn losses_come_in_bursts_of_the_length_asked_for() {
+        let options = LinkOptions {
+            loss: 0.03,
+            burst: 6.0,
+            rate_bytes_per_s: None,
+            ..LinkOptions::default()
+        };
+        let passed = carry(options, 100_000);
+        let lost = passed.iter().filter(|passage| passage.is_err()).count();
+        let bursts = passed
+            .windows(2)
+            .filter(|pair| pair[0].is_ok() && pair[1].is_err())
+            .count();
+        assert!((2_500..3_500).contains(&lost), "{lost}");
+        let mean = lost as f64 / bursts as f64;
+        assert!((5.0..7.0).contains(&mean), "{mean}");
+    }
+
+    #[test]
+    fn long_ones_and_blocked_ones_do_not_pass() {
+        let options = LinkOptions {
+            mtu: 999,
+            ..LinkOptions::default()
+        };
+        assert_eq!(carry(options, 1)[0], Err(Drop::TooLong));
+        let options = LinkOptions {
+            udp_blocked: true,
+            ..LinkOptions::default()
+        };
+        assert_eq!(carry(options, 1)[0], Err(Drop::Closed));
+    }
+}

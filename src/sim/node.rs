@@ -1,0 +1,158 @@
+//! One node of a world: an engine, and what is noted about it.
+
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+
+use bitcoin::block::Header;
+use bitcoin::consensus::encode;
+use bytes::Bytes;
+
+use super::NodeId;
+use crate::relay::{
+    Engine, EngineConfig, Event, HeaderJudge, HeaderRefusal, HeaderVerdict, SessionId,
+};
+use crate::time::Time;
+
+/// UDP port of every node.
+const DATA_PORT: u16 = 18_433;
+/// Port that every node takes control connections on.
+const CONTROL_PORT: u16 = 18_432;
+
+/// What a node is made of.
+#[derive(Clone, Debug)]
+pub struct NodeOptions {
+    /// Its engine's configuration; the UDP port is the world's affair.
+    pub config: EngineConfig,
+}
+
+impl Default for NodeOptions {
+    /// An honest relay that wants latency and the fullest first flights.
+    fn default() -> Self {
+        Self {
+            config: EngineConfig {
+                network_magic: 0xdab5_bffa,
+                max_block_bytes: 4_000_000,
+                max_transactions: 16_666,
+                udp_port: DATA_PORT,
+                push_level: 3,
+                preference: 255,
+                role: 0,
+                max_up_bytes_per_s: None,
+                max_down_bytes_per_s: None,
+                max_datagram: 1_472,
+                max_peers: 64,
+                max_mempool_bytes: 300_000_000,
+                agent: String::from("/sim/"),
+                lie: false,
+            },
+        }
+    }
+}
+
+/// A block that a node has given out whole.
+#[derive(Clone, Debug)]
+pub struct Completion {
+    /// When.
+    pub at: Time,
+    /// The block, serialized.
+    pub bytes: Bytes,
+    /// Whether it was submitted at this node.
+    pub local: bool,
+}
+
+/// Bytes and datagrams between a node and one peer, headers not counted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Traffic {
+    /// Bytes of datagrams sent.
+    pub udp_out: u64,
+    /// Bytes of datagrams that arrived.
+    pub udp_in: u64,
+    /// Bytes of the control connection sent.
+    pub tcp_out: u64,
+    /// Bytes of the control connection that arrived.
+    pub tcp_in: u64,
+    /// Datagrams sent.
+    pub datagrams_out: u64,
+    /// Datagrams that arrived.
+    pub datagrams_in: u64,
+    /// Whether the engine holds the UDP path for proven.
+    pub proven: bool,
+}
+
+/// Accepts whatever header shows the work that it claims, as a block above the tip.
+#[derive(Debug, Default)]
+struct WorkJudge;
+
+impl HeaderJudge for WorkJudge {
+    fn accept(&mut self, header: &[u8; 80], _now: Time) -> Result<HeaderVerdict, HeaderRefusal> {
+        let header: Header =
+            encode::deserialize(header).map_err(|_| HeaderRefusal::Invalid("no header"))?;
+        header
+            .validate_pow(header.target())
+            .map_err(|_| HeaderRefusal::Invalid("high-hash"))?;
+        Ok(HeaderVerdict {
+            height: 1,
+            in_window: true,
+        })
+    }
+
+    fn tip(&self) -> [u8; 32] {
+        [0; 32]
+    }
+}
+
+pub(super) struct Node {
+    pub engine: Engine,
+    pub liar: bool,
+    pub max_peers: usize,
+    pub completed: BTreeMap<[u8; 32], Completion>,
+    pub events: Vec<(Time, Event)>,
+    pub traffic: BTreeMap<NodeId, Traffic>,
+    /// Sessions by their ids: connection and peer.
+    pub sessions: BTreeMap<SessionId, (usize, NodeId)>,
+    pub wakes_at: Option<Time>,
+}
+
+impl Node {
+    pub fn new(options: &NodeOptions, seed: [u8; 32], now: Time) -> Self {
+        let mut config = options.config.clone();
+        config.udp_port = DATA_PORT;
+        Self {
+            liar: config.lie,
+            max_peers: config.max_peers,
+            engine: Engine::new(config, Box::new(WorkJudge), seed, now),
+            completed: BTreeMap::new(),
+            events: Vec::new(),
+            traffic: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            wakes_at: None,
+        }
+    }
+}
+
+/// The address that node `node` sends datagrams from.
+pub(super) fn data_address(node: NodeId) -> SocketAddr {
+    SocketAddr::new(address(node), DATA_PORT)
+}
+
+/// The address of one end of a control connection.
+pub(super) fn control_address(node: NodeId, connection: usize, initiated: bool) -> SocketAddr {
+    let ephemeral = 32_768 + u16::try_from(connection % 28_000).unwrap_or(0);
+    let port = if initiated { ephemeral } else { CONTROL_PORT };
+    SocketAddr::new(address(node), port)
+}
+
+fn address(node: NodeId) -> IpAddr {
+    let [_, high, middle, low] = u32::try_from(node).unwrap_or(0).to_be_bytes();
+    IpAddr::V4(Ipv4Addr::new(10, high, middle, low))
+}
+
+/// The node that an address belongs to, if it is that of its datagrams.
+pub(super) fn node_at(address: SocketAddr) -> Option<NodeId> {
+    let IpAddr::V4(ip) = address.ip() else {
+        return None;
+    };
+    let [ten, high, middle, low] = ip.octets();
+    let node = NodeId::try_from(u32::from_be_bytes([0, high, middle, low])).ok()?;
+    (ten == 10 && address.port() == DATA_PORT).then_some(node)
+}
