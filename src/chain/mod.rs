@@ -14,3 +14,6 @@ mod rules;
 pub use headers::{Accepted, Found, Headers, Reorg, StartError, Tip, TrustedStart};
 pub use params::{Network, UnknownNetwork};
 pub use rules::HeaderRefusal;
+
+#[cfg(test)]
+mod tests;
