@@ -8,7 +8,8 @@ use super::error::WireError;
 use super::{MAX_FRAME_BODY, MAX_FRAME_HEADER};
 use bytes::{Buf, Bytes, BytesMut};
 
-/// The most bytes that a decoder holds.
+/// The most bytes that a decoder holds: the longest frame there may be, because that has to be whole before it
+/// is handed out, and more of the next is held by the socket as well.
 pub const MAX_CONTROL_BUFFER: usize = MAX_FRAME_HEADER + MAX_FRAME_BODY;
 
 /// Cuts a stream of bytes into frames.
