@@ -46,9 +46,9 @@ const MAX_PACKET_THRESHOLD: u64 = 64;
 /// probes and waits; a tail lost in a burst would then cost one more round trip.
 const PROBE_DATAGRAMS: usize = 16;
 
-/// Doublings of the probe time-out at most: 2^6 of 100 ms are 6 s, past which the session's own
-/// time-out decides.
-const MAX_BACKOFF: u32 = 6;
+/// Doublings of the probe time-out at most: a dead path over 100 ms is then probed every two seconds, which
+/// costs nothing and finds it again soon; the session's own time-out decides when to stop.
+const MAX_BACKOFF: u32 = 4;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {

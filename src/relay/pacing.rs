@@ -362,6 +362,9 @@ impl Pacer {
     /// Takes in a report that acknowledged something; `in_flight` is what is left.
     pub(crate) fn on_acked(&mut self, now: Time, sample: &DeliverySample, in_flight: u64) {
         self.settle(now);
+        if self.timeouts >= 2 {
+            self.start_over();
+        }
         self.timeouts = 0;
         if let Some(rtt) = sample.rtt {
             self.note_rtt(now, rtt);
@@ -376,6 +379,16 @@ impl Pacer {
             self.end_round(now, sample.delivered);
         }
         self.leave_mode(now, in_flight);
+    }
+
+    /// The path was dead and lives again: what was known of its bandwidth is no longer worth anything.
+    fn start_over(&mut self) {
+        self.mode = Mode::Startup;
+        self.rates = [0; BANDWIDTH_ROUNDS];
+        self.full = (0, 0);
+        self.cap = None;
+        self.cut = None;
+        self.floor = LEAST_FLIGHT;
     }
 
     /// Credits what was earned so far at the rate so far, before the rate changes.

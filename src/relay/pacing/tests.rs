@@ -433,6 +433,22 @@ fn a_wrong_assumption_is_given_up() {
 }
 
 #[test]
+fn a_dead_path_is_probed_slowly_and_found_again() {
+    let mut link = bulk(LINE);
+    link.run(ms(3_000));
+    link.path.loss = 1.0;
+    link.run(ms(4_000));
+    let before = link.flows[0].sent;
+    link.run(ms(20_000));
+    let meanwhile = link.flows[0].sent - before;
+    link.path.loss = 0.0;
+    let used = link.utilisation(ms(26_000), ms(30_000));
+    println!("dead for 17 s: {meanwhile} datagrams meanwhile, then {used:.3}");
+    assert!(meanwhile < 700, "{meanwhile}");
+    assert!(used > 0.9, "{used}");
+}
+
+#[test]
 fn a_ceiling_holds() {
     let mut link = bulk(LINE);
     link.flows[0].pacer = Pacer::new(START, Some(1_250_000));
