@@ -28,6 +28,7 @@
 //! - [`node`]: the composition root: engine thread, router, RPC, datadir
 //! - [`sim`]: engines joined by links with virtual time
 //! - [`config`], [`cli`]: what an operator can say
+//! - [`fuzzing`]: what the fuzzers call
 //!
 //! # What holds throughout
 //!
@@ -41,6 +42,7 @@
 pub mod chain;
 pub mod cli;
 pub mod config;
+pub mod fuzzing;
 pub mod mempool;
 pub mod merkle;
 pub mod net;
