@@ -59,6 +59,15 @@ fn short_ids(criterion: &mut Criterion) {
     );
     let mut group = criterion.benchmark_group("short ids");
     group.throughput(Throughput::Elements(u64::from(POOL)));
+    let wtxids: Vec<[u8; 32]> = pool.iter().map(Transaction::wtxid).collect();
+    group.bench_function("siphasher on 300,000, nothing else", |bencher| {
+        let hasher = siphasher::sip::SipHasher24::new_with_keys(1, 2);
+        bencher.iter(|| {
+            wtxids
+                .iter()
+                .fold(0, |sum, wtxid| sum ^ hasher.hash(black_box(wtxid)))
+        });
+    });
     group.bench_function("index of 300,000", |bencher| {
         bencher.iter(|| pool.index(black_box(key)));
     });

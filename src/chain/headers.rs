@@ -4,15 +4,19 @@
 //! right after the array has grown; 100 MB for all of mainnet's million). Headers off it are kept, bounded in number and in how far below the tip they branch off, so that a branch that comes to have more
 //! work can take over. Of two branches with equal work the one seen first stays.
 
+mod view;
+
 use std::collections::{BTreeMap, BTreeSet};
 
 use bitcoin::block::Header;
 use bitcoin::consensus::deserialize;
-use bitcoin::{BlockHash, CompactTarget, Target, Work};
+use bitcoin::{BlockHash, CompactTarget, Work};
 
 use super::heights::Heights;
-use super::params::{Network, RETARGET_INTERVAL};
-use super::rules::{self, Branch, HeaderRefusal, Point};
+use super::params::Network;
+use super::rules::{self, HeaderRefusal};
+use super::start::{StartError, TrustedStart};
+use view::View;
 
 /// How many blocks below the tip still count as recent: only those are taken as jobs.
 pub const RECENT: u32 = 6;
@@ -30,48 +34,6 @@ pub const MAX_SIDE_HEADERS: usize = 2048;
 ///
 /// Reason: on regtest they cost nothing; this many are 380 MB, and mainnet's in eighty years.
 pub const MAX_HEADERS: usize = 1 << 22;
-
-/// A point on the chain that the operator vouches for, with what the rules need from before it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TrustedStart {
-    /// Height of the block.
-    pub height: u32,
-    /// Its hash.
-    pub hash: BlockHash,
-    /// Its time, in Unix seconds.
-    pub time: u32,
-    /// The target that a child of it must state; on testnet3 and testnet4 the one that holds for a child that comes
-    /// in time, not the 20-minute exception.
-    pub child_bits: CompactTarget,
-    /// Time of the first block of the retarget period in which the child lies (that is, of the block at the
-    /// highest multiple of 2016 that is at most the child's height), in Unix seconds.
-    ///
-    /// Without it the chain ends before the next retarget, unless the child itself starts a period.
-    pub period_start_time: Option<u32>,
-    /// Times of the blocks before it, its parent's first, at most ten; with fewer the rule on the median time is
-    /// laxer for the first ten headers.
-    pub earlier_times: Vec<u32>,
-    /// Work of the chain up to and including it; zero if it does not matter.
-    pub chain_work: Work,
-}
-
-/// Why a trusted start makes no sense.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[non_exhaustive]
-pub enum StartError {
-    /// The child's target is zero, not in its shortest form, or above the network's limit.
-    #[error("the child's target is none of this network's")]
-    Bits,
-    /// More than ten earlier times.
-    #[error("more than ten earlier times")]
-    EarlierTimes,
-    /// The height is within a period of the largest number.
-    #[error("height too large")]
-    Height,
-    /// The work is more than all the world could have done.
-    #[error("chain work too large")]
-    Work,
-}
 
 /// The best block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -187,23 +149,7 @@ impl Headers {
 
     /// A chain that starts at a block that the operator vouches for.
     pub fn from_trusted(network: Network, start: TrustedStart) -> Result<Self, StartError> {
-        let target = Target::from_compact(start.child_bits);
-        if start.child_bits.to_consensus() >> 24 > 32
-            || target == Target::ZERO
-            || target > network.pow_limit()
-            || target.to_compact_lossy() != start.child_bits
-        {
-            return Err(StartError::Bits);
-        }
-        if start.earlier_times.len() >= rules::MEDIAN_SPAN {
-            return Err(StartError::EarlierTimes);
-        }
-        if start.height > u32::MAX - RETARGET_INTERVAL - MAX_HEADERS as u32 {
-            return Err(StartError::Height);
-        }
-        if start.chain_work.log2() >= 200.0 {
-            return Err(StartError::Work);
-        }
+        start.check(network)?;
         Ok(Self::starting(network, start, None))
     }
 
@@ -525,73 +471,5 @@ impl Headers {
             .min_by_key(|(hash, side)| (side.chain_work, **hash))
             .map(|(hash, _)| *hash);
         least.is_some_and(|hash| self.side.remove(&hash).is_some())
-    }
-}
-
-/// The chain as seen from one block.
-struct View<'a> {
-    headers: &'a Headers,
-    place: Place,
-}
-
-impl View<'_> {
-    fn point(&self, place: Place) -> Option<Point> {
-        let header = match place {
-            Place::Side(_, side) => Some(side.header),
-            Place::Active(height) => self.headers.by_height(height),
-        };
-        let height = place.height();
-        let start = &self.headers.start.trusted;
-        match header {
-            Some(header) => Some(Point {
-                height,
-                time: header.time,
-                bits: Some(header.bits),
-            }),
-            None => (height == start.height).then_some(Point {
-                height,
-                time: start.time,
-                bits: None,
-            }),
-        }
-    }
-
-    fn before(&self, place: Place) -> Option<Place> {
-        match place {
-            Place::Active(height) => {
-                (height > self.headers.start.trusted.height).then(|| Place::Active(height - 1))
-            }
-            Place::Side(_, side) => self.headers.place(side.header.prev_blockhash),
-        }
-    }
-}
-
-impl Branch for View<'_> {
-    fn backwards(&self) -> impl Iterator<Item = Point> {
-        std::iter::successors(Some(self.place), |place| self.before(*place))
-            .map_while(|place| self.point(place))
-    }
-
-    fn at(&self, height: u32) -> Option<Point> {
-        let mut place = self.place;
-        while let Place::Side(_, side) = place {
-            if side.height == height {
-                return self.point(place);
-            }
-            place = self.before(place)?;
-        }
-        (height <= place.height()).then(|| self.point(Place::Active(height)))?
-    }
-
-    fn start_bits(&self) -> CompactTarget {
-        self.headers.start.trusted.child_bits
-    }
-
-    fn start_period_time(&self) -> Option<u32> {
-        self.headers.start.trusted.period_start_time
-    }
-
-    fn times_before_start(&self) -> &[u32] {
-        &self.headers.start.trusted.earlier_times
     }
 }

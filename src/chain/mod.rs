@@ -10,10 +10,12 @@ pub mod headers;
 mod heights;
 pub mod params;
 mod rules;
+mod start;
 
-pub use headers::{Accepted, Found, Headers, Reorg, StartError, Tip, TrustedStart};
+pub use headers::{Accepted, Found, Headers, Reorg, Tip};
 pub use params::{Network, UnknownNetwork};
 pub use rules::HeaderRefusal;
+pub use start::{StartError, TrustedStart};
 
 #[cfg(test)]
 mod tests;

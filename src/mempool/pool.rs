@@ -17,8 +17,9 @@ pub const MAX_TRANSACTIONS: usize = (1 << 24) - 2;
 
 /// What a transaction is charged besides the bytes of its serialization, in bytes.
 ///
-/// An upper bound of what is spent on slots, tables and the allocator's header when the pool has more than a few
-/// thousand transactions; [`Mempool::overhead_bytes`] tells what is really held.
+/// An upper bound, once there are a few thousand, of what is spent on slots, tables and the allocator's header.
+/// Measured at 300,000: 280 bytes, and 16 for the allocator; it lies between 165 and 335, since the arrays
+/// double when they are full. [`Mempool::overhead_bytes`] tells what is held.
 pub const OVERHEAD_PER_TRANSACTION: usize = 400;
 
 /// No slot: the end of a list.
