@@ -2,8 +2,9 @@
 //!
 //! `sha2` picks the processor's SHA instructions at run time. A pair of hashes is exactly one block, so
 //! its double hash is three compressions, the second of a block that never changes: [`pair`] and the row
-//! functions call the compression themselves and skip the buffering of the streaming interface
-//! (`benches/merkle.rs` compares the two).
+//! functions call the compression themselves and skip the buffering of the streaming interface, which
+//! takes a quarter off a pair (0.50 against 0.69 µs side by side on a busy machine, `benches/merkle.rs`;
+//! no difference for messages from 4 kB on).
 
 use sha2::block_api::compress256;
 
