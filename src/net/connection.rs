@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
+use bytes::{BufMut, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
@@ -84,7 +84,7 @@ async fn read(
         if buffer.capacity() < READ_BYTES / 4 {
             buffer.reserve(READ_BYTES);
         }
-        match reader.read_buf(&mut buffer).await {
+        match reader.read_buf(&mut (&mut buffer).limit(READ_BYTES)).await {
             Ok(0) => return CloseReason::PeerClosed,
             Ok(_) => {}
             Err(error) => return CloseReason::Failed(error.kind()),
@@ -115,7 +115,7 @@ async fn write(
     };
     let uplink = shared.options.uplink.as_ref();
     let delay = uplink.map_or(Duration::ZERO, |uplink| uplink.lock().delay());
-    let pump = async {
+    let written = async {
         match uplink {
             Some(uplink) => pump_emulated(&mut half, &mut messages, &room, uplink, shared).await?,
             None => pump(&mut half, &mut messages, &room).await?,
@@ -127,7 +127,7 @@ async fn write(
         sleep(FLUSH_TIME + delay).await;
     };
     tokio::select! {
-        written = pump => match written {
+        written = written => match written {
             Ok(()) => CloseReason::Closed,
             Err(error) => CloseReason::Failed(error.kind()),
         },

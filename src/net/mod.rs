@@ -10,7 +10,8 @@
 //!   └───────────────────────────────────────┘ Writer   └───────────────────────────┘
 //! ```
 //!
-//! - [`udp`]: one UDP socket with GSO, GRO and `recvmmsg`; [`sends`] is its bounded queue
+//! - [`udp`]: one UDP socket with GSO, GRO and `recvmmsg`; [`bound`] binds it, [`sends`] is its
+//!   bounded queue
 //! - [`control`]: the hub: listening, limits, and what the engine sees of a connection;
 //!   [`connection`] is the task of one connection, [`dial`] keeps configured peers connected
 //! - [`emulate`]: the pure model of an uplink: when does this packet leave, or is it dropped
@@ -19,6 +20,7 @@
 //! What this is not: it knows no message of the protocol and parses nothing. Bytes that come from
 //! outside pass through; every queue here is bounded by a constant.
 
+pub mod bound;
 pub mod clock;
 pub mod connection;
 pub mod control;
@@ -33,13 +35,14 @@ use std::fmt;
 use std::io;
 use std::net::{IpAddr, SocketAddr};
 
+pub use bound::{BoundUdp, BufferShortfall, UdpOptions};
 pub use clock::Clock;
 pub use control::{
     BoundControl, CloseReason, ConnectionId, ControlHub, ControlIn, Direction, HubOptions, Writer,
 };
 pub use emulate::{LinkOptions, SharedUplink, Uplink};
 pub use timer::Timer;
-pub use udp::{BoundUdp, UdpOptions, UdpPort};
+pub use udp::{Flush, PushError, UdpPort, UdpStats};
 
 /// Which of the node's sockets could not be bound, with the option that sets its address.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

@@ -10,29 +10,24 @@
 //! [`UdpStats`]. When the system's buffer is full the queue waits for [`UdpPort::writable`]; it is
 //! bounded, and whoever paces asks [`UdpPort::has_room`] before it makes more.
 
-use std::fmt;
 use std::io::{self, IoSliceMut};
 use std::net::{IpAddr, SocketAddr};
 
 use arrayvec::ArrayVec;
 use quinn_udp::{RecvMeta, Transmit, UdpSockRef, UdpSocketState};
-use socket2::{Domain, Protocol, Socket as Socket2, Type};
 use tokio::io::Interest;
 use tokio::net::UdpSocket;
 
+use super::bound::{BoundUdp, UdpOptions};
 use super::emulate::{Fate, SharedUplink};
 use super::held::Held;
 use super::sends::{MAX_RUN_BYTES, MAX_RUN_DATAGRAMS, SendQueue};
 use super::{BindError, Socket, canonical};
 use crate::time::Time;
 
-/// The receive buffer asked of the system unless given, in bytes: 16 ms of silence of the engine
-/// thread at 2 Gbit/s.
-pub const RECEIVE_BUFFER_BYTES: usize = 4 << 20;
-/// The send buffer asked of the system unless given, in bytes: one full queue of [`super::sends`].
-pub const SEND_BUFFER_BYTES: usize = 2 << 20;
 /// Buffers read per call. Each holds the largest datagram or what GRO joins (64 kB), so a call
-/// reads at most 1 MiB, which fits the second-level cache; measured in `benches/net.rs`.
+/// reads at most 1 MiB and does not keep the thread from its other work for long. In `benches/net.rs`
+/// 8, 16 and 32 differ by less than runs of the same number do.
 pub const RECEIVE_SLOTS: usize = 16;
 /// Bytes of one receive slot: no datagram and nothing that GRO joins is larger.
 pub const RECEIVE_SLOT_BYTES: usize = 1 << 16;
@@ -41,150 +36,6 @@ pub const MAX_HELD_BYTES: usize = 64 << 20;
 /// How often a socket's offload is set up anew after an error that offload may not have caused: a
 /// peer's address can provoke such errors, and each costs some system calls.
 const MAX_RENEWALS: u32 = 16;
-
-/// How a socket is made.
-#[derive(Clone, Debug)]
-pub struct UdpOptions {
-    /// Bytes of receive buffer to ask of the system.
-    pub receive_buffer_bytes: usize,
-    /// Bytes of send buffer to ask of the system.
-    pub send_buffer_bytes: usize,
-    /// Whether to join datagrams in one call where the system can.
-    pub segmentation: bool,
-    /// The emulated uplink that everything sent goes through, if any.
-    pub uplink: Option<SharedUplink>,
-}
-
-impl Default for UdpOptions {
-    fn default() -> Self {
-        Self {
-            receive_buffer_bytes: RECEIVE_BUFFER_BYTES,
-            send_buffer_bytes: SEND_BUFFER_BYTES,
-            segmentation: true,
-            uplink: None,
-        }
-    }
-}
-
-/// A buffer for which the system granted less than was asked; the display says what to do.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct BufferShortfall {
-    /// Whether it is the receive buffer.
-    pub receive: bool,
-    /// Bytes asked for.
-    pub wanted: usize,
-    /// Bytes granted.
-    pub granted: usize,
-}
-
-impl fmt::Display for BufferShortfall {
-    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            receive,
-            wanted,
-            granted,
-        } = *self;
-        let (name, limit) = match (receive, cfg!(target_os = "linux")) {
-            (true, true) => ("receive", "net.core.rmem_max"),
-            (false, true) => ("send", "net.core.wmem_max"),
-            (true, false) => ("receive", "kern.ipc.maxsockbuf"),
-            (false, false) => ("send", "kern.ipc.maxsockbuf"),
-        };
-        write!(
-            formatter,
-            "the UDP {name} buffer is {granted} B instead of {wanted} B, so bursts may be lost; \
-             raise it with: sysctl -w {limit}={wanted}"
-        )
-    }
-}
-
-/// A socket that is bound but not yet read: made anywhere, sent to the thread that will own it.
-#[derive(Debug)]
-pub struct BoundUdp {
-    socket: std::net::UdpSocket,
-    state: UdpSocketState,
-    local: SocketAddr,
-    shortfalls: ArrayVec<BufferShortfall, 2>,
-    options: UdpOptions,
-}
-
-impl BoundUdp {
-    /// Binds `address`; port 0 lets the system choose. `[::]` takes IPv4 too where the system can.
-    ///
-    /// # Errors
-    /// One line that says what to do, if the address cannot be had.
-    pub fn bind(address: SocketAddr, options: UdpOptions) -> Result<Self, BindError> {
-        Self::open(address, options).map_err(|source| BindError {
-            socket: Socket::Data,
-            address,
-            source,
-        })
-    }
-
-    fn open(address: SocketAddr, options: UdpOptions) -> io::Result<Self> {
-        let socket = Socket2::new(
-            Domain::for_address(address),
-            Type::DGRAM,
-            Some(Protocol::UDP),
-        )?;
-        if address.is_ipv6() {
-            socket.set_only_v6(!address.ip().is_unspecified())?;
-        }
-        socket.bind(&address.into())?;
-        let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
-        let mut shortfalls = ArrayVec::new();
-        for receive in [true, false] {
-            let wanted = match receive {
-                true => options.receive_buffer_bytes,
-                false => options.send_buffer_bytes,
-            };
-            let granted = size_buffer(&socket, receive, wanted)?;
-            if granted < wanted {
-                shortfalls.push(BufferShortfall {
-                    receive,
-                    wanted,
-                    granted,
-                });
-            }
-        }
-        let socket: std::net::UdpSocket = socket.into();
-        let local = socket.local_addr()?;
-        Ok(Self {
-            socket,
-            state,
-            local,
-            shortfalls,
-            options,
-        })
-    }
-
-    /// The address it is bound to, with the port that the system chose.
-    pub fn local_addr(&self) -> SocketAddr {
-        self.local
-    }
-
-    /// Buffers that are smaller than asked for: worth a line in the log each.
-    pub fn shortfalls(&self) -> &[BufferShortfall] {
-        &self.shortfalls
-    }
-}
-
-/// Asks for `wanted` bytes of buffer and returns what was granted. The system may refuse by an error
-/// or by granting less; Linux reports twice what it grants, for its own bookkeeping.
-fn size_buffer(socket: &Socket2, receive: bool, wanted: usize) -> io::Result<usize> {
-    let reported = if receive {
-        socket.set_recv_buffer_size(wanted).ok();
-        socket.recv_buffer_size()?
-    } else {
-        socket.set_send_buffer_size(wanted).ok();
-        socket.send_buffer_size()?
-    };
-    Ok(if cfg!(target_os = "linux") {
-        reported / 2
-    } else {
-        reported
-    })
-}
 
 /// What a socket has done. All counters are of datagrams or bytes of payload unless they say calls.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
