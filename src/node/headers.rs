@@ -154,6 +154,7 @@ impl HeaderJudge for HeaderBook {
         Ok(HeaderVerdict {
             height: accepted.height,
             in_window: self.lock().in_window(accepted.height),
+            segwit_active: accepted.height >= self.lock().network().segwit_height(),
         })
     }
 

@@ -7,8 +7,9 @@ use std::time::Duration;
 use bytes::Bytes;
 
 use super::stats::Refusal;
-type Hash = [u8; 32];
+use crate::merkle::Hash;
 use crate::time::Time;
+use crate::wire::PeerAddress;
 
 /// Names one control connection for as long as the engine knows it.
 ///
@@ -86,6 +87,9 @@ pub struct HeaderVerdict {
     pub height: u32,
     /// Whether the block is recent enough for a job.
     pub in_window: bool,
+    /// Whether BIP141 is in force at this height: then a coinbase that commits to witnesses must have the
+    /// reserved value in its own.
+    pub segwit_active: bool,
 }
 
 /// The answer of a [`HeaderJudge`] about a header that it does not accept.
@@ -167,6 +171,13 @@ pub enum Event {
         /// Whether data goes over UDP from now on.
         udp: bool,
     },
+    /// A peer told of other nodes (BTADDR); nothing of it is checked.
+    Addresses {
+        /// Who told.
+        session: SessionId,
+        /// At most 100.
+        addresses: Vec<PeerAddress>,
+    },
     /// A block is being received or served.
     JobOpened {
         /// Hash of the block, internal byte order.
@@ -221,11 +232,11 @@ pub enum Event {
 }
 
 /// Why `submit_block` did not take a block.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum SubmitRefusal {
     /// The bytes are no serialized block.
     #[error("block decode failed: {0}")]
-    Malformed(&'static str),
+    Malformed(String),
     /// The header was not accepted.
     #[error("header not accepted: {0:?}")]
     Header(HeaderRefusal),

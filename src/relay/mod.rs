@@ -5,30 +5,93 @@
 //! snapshots. After every call that changes something, drain in this order until each is empty:
 //! [`Engine::poll_event`], [`Engine::poll_control`] for the sessions that
 //! [`Engine::poll_control_ready`] names, [`Engine::poll_transmit`]; then sleep until
-//! [`Engine::poll_deadline`] and call [`Engine::handle_timeout`].
+//! [`Engine::poll_deadline`] and call [`Engine::handle_timeout`]. Several datagrams may be handled
+//! before draining; the schedule looks at them together.
 //!
 //! What it is not: it opens no socket, reads no clock, validates no scripts, and does not follow the
 //! header chain (it asks a [`HeaderJudge`]).
+//!
+//! # Where things are
+//!
+//! - `session`, `handshake`, `probe`: one peer, from its first byte to its last
+//! - `filter`: what a datagram has to pass before anything looks at it
+//! - `loss`, `pacing`: which datagrams arrived, and when the next may go
+//! - `job`, `assemble`: what is known of one block; `peer`: what one peer has and wants of it
+//! - `schedule`: who is asked for what
+//! - `inbound`, `outbound`: messages to state, state to messages
+//! - `jobs`: a job's life, and what becomes of its news
 
+mod assemble;
+mod commands;
 mod event;
+mod filter;
+mod handshake;
+mod inbound;
+mod job;
+mod jobs;
 mod loss;
+mod outbound;
 mod pacing;
+mod parts;
+mod peer;
+mod poll;
+mod probe;
+mod schedule;
+mod session;
+mod snapshot;
 mod stats;
+#[cfg(test)]
+mod tests;
 
 pub use event::*;
 pub use stats::{MAX_SCORE, Refusal, RefusalCounts};
 
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
 
-use bytes::Bytes;
+use rand::rngs::StdRng;
+use rand::{RngExt, SeedableRng};
 
-type Hash = [u8; 32];
+use crate::mempool::Mempool;
+use crate::merkle::Hash;
 use crate::time::Time;
+use crate::wire::{DisconnectReason, MacKey};
+use jobs::JobEntry;
+use loss::Outcome;
+use session::{Item, Phase, Session, SessionStart};
+
+/// Sessions that may be asked for full first flights at once.
+///
+/// As with the high-bandwidth peers of BIP152, of which a node may have three: each further one sends the same
+/// 15 kB of short ids for every block. Two leave a second source when one is slow or lies, and stay below
+/// 40 kB for a block of 2,500 transactions.
+const MAX_EAGER: usize = 2;
+
+/// Most sessions of any engine: a slot number takes 12 bits of a connection id, the other 20 are random.
+pub const MAX_SESSIONS: usize = 1 << 12;
 
 /// The engine of one node.
 pub struct Engine {
     config: EngineConfig,
     judge: Box<dyn HeaderJudge + Send>,
+    random: StdRng,
+    /// The nonce of BTVERSION: tells a connection to oneself, and two to the same node.
+    node_nonce: u64,
+    now: Time,
+    sessions: Vec<Option<Box<Session>>>,
+    generation: u32,
+    jobs: BTreeMap<u16, JobEntry>,
+    jobs_by_hash: BTreeMap<Hash, u16>,
+    next_job: u16,
+    mempool: Mempool,
+    events: VecDeque<Event>,
+    /// Sessions with control bytes, or frames, to put on their control connection.
+    control_ready: BTreeSet<u32>,
+    /// Sessions that may have a datagram to send.
+    transmit_ready: VecDeque<u32>,
+    outcome: Outcome<Vec<Item>>,
+    refused: RefusalCounts,
+    totals: EngineTotals,
 }
 
 impl Engine {
@@ -39,8 +102,27 @@ impl Engine {
         seed: [u8; 32],
         now: Time,
     ) -> Self {
-        let _ = (seed, now);
-        Self { config, judge }
+        let mut random = StdRng::from_seed(seed);
+        let mempool = Mempool::new(config.max_mempool_bytes, [random.random(), random.random()]);
+        Self {
+            node_nonce: random.random(),
+            config,
+            judge,
+            random,
+            now,
+            sessions: Vec::new(),
+            generation: 0,
+            jobs: BTreeMap::new(),
+            jobs_by_hash: BTreeMap::new(),
+            next_job: 1,
+            mempool,
+            events: VecDeque::new(),
+            control_ready: BTreeSet::new(),
+            transmit_ready: VecDeque::new(),
+            outcome: Outcome::new(),
+            refused: RefusalCounts::default(),
+            totals: EngineTotals::default(),
+        }
     }
 
     /// A control connection was made. `None` if there are as many sessions as may be; close it then.
@@ -50,112 +132,170 @@ impl Engine {
         initiator: Initiator,
         remote: SocketAddr,
     ) -> Option<SessionId> {
-        let _ = (now, initiator, remote, &self.config, &mut self.judge);
-        None
+        self.now = now;
+        let limit = self.config.max_peers.min(MAX_SESSIONS);
+        let live = self.sessions.iter().flatten().count();
+        if live >= limit {
+            return None;
+        }
+        let slot = match self.sessions.iter().position(Option::is_none) {
+            Some(free) => free,
+            None => {
+                self.sessions.push(None);
+                self.sessions.len() - 1
+            }
+        };
+        self.generation = self.generation.wrapping_add(1);
+        let id = SessionId {
+            slot: slot as u32,
+            generation: self.generation,
+        };
+        let connection = self.random.random::<u32>() << 12 | slot as u32;
+        let session = Session::new(SessionStart {
+            id,
+            initiator,
+            remote,
+            connection,
+            key: MacKey::new(self.random.random()),
+            max_rate_bytes_per_s: self.config.max_up_bytes_per_s,
+            now,
+        });
+        if let Some(free) = self.sessions.get_mut(slot) {
+            *free = Some(Box::new(session));
+        }
+        if initiator == Initiator::Outbound {
+            self.send_version(id.slot);
+        }
+        Some(id)
     }
 
     /// Bytes of a control connection, in order, cut anywhere.
     pub fn handle_control(&mut self, now: Time, session: SessionId, bytes: &[u8]) {
-        let _ = (now, session, bytes);
+        self.now = now;
+        let Some(slot) = self.live(session) else {
+            return;
+        };
+        self.totals.bytes_in += bytes.len() as u64;
+        let mut rest = bytes;
+        if let Some(session) = self.session_mut(slot) {
+            session.bytes_in += bytes.len() as u64;
+            session.path.bytes_in += bytes.len() as u64;
+        }
+        loop {
+            let Some(session) = self.session_mut(slot) else {
+                return;
+            };
+            if session.phase == Phase::Closing {
+                return;
+            }
+            match session.decoder.read(&mut rest) {
+                Ok(Some((kind, body))) => self.handle_control_frame(slot, kind, &body),
+                Ok(None) => return,
+                Err(error) => {
+                    self.refuse_wire(slot, error);
+                    return;
+                }
+            }
+        }
     }
 
     /// A control connection was closed by the other side or by the network.
     pub fn handle_disconnected(&mut self, now: Time, session: SessionId) {
-        let _ = (now, session);
+        self.now = now;
+        if let Some(slot) = self.live(session) {
+            self.drop_session(slot, "connection closed");
+        }
     }
 
     /// A datagram came in.
     pub fn handle_datagram(&mut self, now: Time, from: SocketAddr, datagram: &[u8]) {
-        let _ = (now, from, datagram);
+        self.now = now;
+        self.filter_datagram(from, datagram);
     }
 
     /// Time has passed; call it at or after [`Engine::poll_deadline`].
     pub fn handle_timeout(&mut self, now: Time) {
-        let _ = now;
-    }
-
-    /// Takes a whole serialized block from this node's own side and relays it. Gives its hash
-    /// (internal byte order).
-    ///
-    /// # Errors
-    /// When the bytes are no block, or the header chain does not accept its header, or the trees do
-    /// not match the header.
-    pub fn submit_block(&mut self, now: Time, block: Bytes) -> Result<Hash, SubmitRefusal> {
-        let _ = (now, block);
-        Err(SubmitRefusal::Duplicate)
-    }
-
-    /// Takes a serialized transaction into the cache. Gives its txid (internal byte order).
-    ///
-    /// # Errors
-    /// When the bytes are no transaction; the text says why.
-    pub fn add_transaction(&mut self, now: Time, bytes: Bytes) -> Result<Hash, &'static str> {
-        let _ = (now, bytes);
-        Err("")
+        self.now = now;
+        for slot in 0..self.sessions.len() as u32 {
+            self.session_timeouts(slot);
+        }
+        self.job_timeouts();
     }
 
     /// Ends a session in an orderly way.
     pub fn disconnect(&mut self, now: Time, session: SessionId) {
-        let _ = (now, session);
+        self.now = now;
+        if let Some(slot) = self.live(session) {
+            self.end_session(slot, DisconnectReason::None, "asked to");
+        }
     }
 
     /// Ends all sessions with the reason "shutdown"; drain control bytes afterwards.
     pub fn shut_down(&mut self, now: Time) {
-        let _ = now;
+        self.now = now;
+        for slot in 0..self.sessions.len() as u32 {
+            self.end_session(slot, DisconnectReason::Shutdown, "shutdown");
+        }
     }
 
-    /// The next event, oldest first.
-    pub fn poll_event(&mut self) -> Option<Event> {
-        None
+    fn live(&self, id: SessionId) -> Option<u32> {
+        let session = self.session(id.slot)?;
+        (session.id == id).then_some(id.slot)
     }
 
-    /// A session that has control bytes to send, each named once until it has new ones.
-    pub fn poll_control_ready(&mut self) -> Option<SessionId> {
-        None
+    fn session(&self, slot: u32) -> Option<&Session> {
+        self.sessions.get(slot as usize)?.as_deref()
     }
 
-    /// The next piece of control bytes of a session, at most 64 KiB; call it only while there is room
-    /// for them on the connection. `None` when there is nothing to send now.
-    pub fn poll_control(&mut self, now: Time, session: SessionId) -> Option<Bytes> {
-        let _ = (now, session);
-        None
+    fn session_mut(&mut self, slot: u32) -> Option<&mut Session> {
+        self.sessions.get_mut(slot as usize)?.as_deref_mut()
     }
 
-    /// Writes the next datagram to the start of `buffer` (at least 65,507 bytes long).
-    pub fn poll_transmit(&mut self, now: Time, buffer: &mut [u8]) -> Option<Transmit> {
-        let _ = (now, buffer);
-        None
+    /// The slots of all sessions whose handshake is done.
+    fn established(&self) -> Vec<u32> {
+        self.sessions
+            .iter()
+            .flatten()
+            .filter(|session| session.is_established())
+            .map(|session| session.id.slot)
+            .collect()
     }
 
-    /// When to call [`Engine::handle_timeout`] (or [`Engine::poll_transmit`] again) at the latest, and why.
-    pub fn poll_deadline(&self) -> Option<(Time, WakeReason)> {
-        None
+    /// Something may be sent to this session.
+    fn wake(&mut self, slot: u32) {
+        if !self.transmit_ready.contains(&slot) {
+            self.transmit_ready.push_back(slot);
+        }
+        let now = self.now;
+        let over_tcp = self
+            .session(slot)
+            .is_some_and(|session| session.route(now) == session::Route::Tcp);
+        if over_tcp {
+            self.control_ready.insert(slot);
+        }
     }
 
-    /// The sessions, in order of their numbers.
-    pub fn peers(&self, now: Time) -> Vec<PeerSnapshot> {
-        let _ = now;
-        Vec::new()
-    }
-
-    /// The jobs, newest last.
-    pub fn jobs(&self) -> Vec<JobSnapshot> {
-        Vec::new()
-    }
-
-    /// The counters.
-    pub fn totals(&self) -> EngineTotals {
-        EngineTotals::default()
-    }
-
-    /// The transaction cache.
-    pub fn mempool(&self) -> MempoolSnapshot {
-        MempoolSnapshot::default()
-    }
-
-    /// A block that is whole here and still kept by the engine, serialized.
-    pub fn block(&self, hash: &Hash) -> Option<Bytes> {
-        let _ = hash;
-        None
+    /// Counts a refused datum, scores its sender, and ends the session at [`MAX_SCORE`].
+    fn blame(&mut self, slot: u32, refusal: Refusal) {
+        self.refused.count(refusal);
+        let Some(session) = self.session_mut(slot) else {
+            return;
+        };
+        session.score = session.score.saturating_add(refusal.cost());
+        let (score, id, closing) = (session.score, session.id, session.closing.is_some());
+        if refusal.cost() > 0 {
+            self.events.push_back(Event::Refused {
+                session: id,
+                refusal,
+                score,
+            });
+        }
+        if score >= MAX_SCORE && !closing {
+            let reason = match refusal {
+                Refusal::Malformed => DisconnectReason::Malformed,
+                _ => DisconnectReason::Misbehaviour,
+            };
+            self.end_session(slot, reason, refusal.name());
+        }
     }
 }

@@ -93,6 +93,7 @@ impl HeaderJudge for WorkJudge {
         Ok(HeaderVerdict {
             height: 1,
             in_window: true,
+            segwit_active: true,
         })
     }
 

@@ -14,6 +14,7 @@ use super::codec::{NoRoom, Reader, Writer, compact_size_len};
 use super::error::WireError;
 use super::structures::Body;
 use std::fmt;
+use std::net::IpAddr;
 
 /// An address of some network.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -30,6 +31,19 @@ pub enum NetworkAddress {
     I2p([u8; 32]),
     /// Network 6.
     Cjdns([u8; 16]),
+}
+
+impl From<IpAddr> for NetworkAddress {
+    /// IPv6 addresses of CJDNS (fc00::/8) are told from others by their prefix, as BIP155 has it.
+    fn from(address: IpAddr) -> Self {
+        match address {
+            IpAddr::V4(address) => Self::Ipv4(address.octets()),
+            IpAddr::V6(address) => match address.octets() {
+                octets @ [0xfc, ..] => Self::Cjdns(octets),
+                octets => Self::Ipv6(octets),
+            },
+        }
+    }
 }
 
 impl NetworkAddress {
@@ -52,6 +66,15 @@ impl NetworkAddress {
             Self::Ipv6(bytes) | Self::Cjdns(bytes) => bytes,
             Self::TorV2(bytes) => bytes,
             Self::TorV3(bytes) | Self::I2p(bytes) => bytes,
+        }
+    }
+
+    /// The address as an IP address, if it is one.
+    pub fn to_ip(&self) -> Option<IpAddr> {
+        match self {
+            Self::Ipv4(bytes) => Some(IpAddr::from(*bytes)),
+            Self::Ipv6(bytes) | Self::Cjdns(bytes) => Some(IpAddr::from(*bytes)),
+            Self::TorV2(_) | Self::TorV3(_) | Self::I2p(_) => None,
         }
     }
 

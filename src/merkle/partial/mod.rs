@@ -268,6 +268,11 @@ impl<S: Copy + Eq> Partial<S> {
         Some((&held.hash, held.offered?))
     }
 
+    /// The hash that is held for a node that is not verified, whether it was offered or follows from others.
+    pub fn held_hash(&self, node: Node) -> Option<&Hash> {
+        self.candidates.find(node).map(|held| &held.hash)
+    }
+
     /// The one source of everything that is held, unverified, for `node` or for its children, if one
     /// source answers for it all: who lied, when a [`Offer::Mismatch`] is at `node`.
     pub fn sole_source(&self, node: Node) -> Option<S> {

@@ -323,5 +323,6 @@ const fn event_number(event: &Event) -> u64 {
         Event::BlockComplete { .. } => 5,
         Event::JobClosed { .. } => 6,
         Event::Refused { .. } => 7,
+        Event::Addresses { .. } => 8,
     }
 }

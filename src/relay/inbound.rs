@@ -1,0 +1,487 @@
+//! Messages to state: what each message does, and what is refused.
+
+use std::ops::Range;
+
+use bytes::Bytes;
+
+use super::Engine;
+use super::event::{Event, Source};
+use super::jobs::JobEntry;
+use super::loss::Outcome;
+use super::peer::{HashWant, MAX_SERVED_BLOCKS};
+use super::session::{Answer, Phase};
+use super::stats::Refusal;
+use crate::mempool::Transaction;
+use crate::merkle::{Direction, Hash, Lap};
+use crate::wire::{
+    Cancel, CloseJob, GetHashes, GetTxs, HashEntry, Hashes, HashlessWorkout, JobRef, JobState,
+    Kind, Message, MessageType, Missing, MissingReason, RxReport, Tree, TxPart, Whose,
+};
+
+/// Which way a message came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Via {
+    /// In a datagram of this many bytes.
+    Udp(u16),
+    /// On the control connection.
+    Tcp,
+}
+
+impl Engine {
+    /// A frame of the control connection.
+    pub(super) fn handle_control_frame(&mut self, slot: u32, kind: u8, body: &[u8]) {
+        let Some(session) = self.session(slot) else {
+            return;
+        };
+        if session.is_established() {
+            self.handle_frame(slot, kind, body, Via::Tcp);
+            return;
+        }
+        match Message::decode(kind, body) {
+            Ok(Some(Message::Version(version))) => self.take_version(slot, &version),
+            Ok(Some(Message::VersionAck(ack))) => self.take_version_ack(slot, &ack),
+            Ok(Some(Message::Disconnect(_))) => self.drop_session(slot, "refused by the peer"),
+            Ok(None) => {}
+            // Before the handshake nothing else makes sense, and nothing is lost by ending it.
+            Ok(Some(_)) => {
+                self.refused.count(Refusal::Order);
+                self.end_session(
+                    slot,
+                    crate::wire::DisconnectReason::ProtocolOrder,
+                    "message before the handshake",
+                );
+            }
+            Err(error) => self.refuse_wire(slot, error),
+        }
+    }
+
+    /// A frame of an open session.
+    pub(super) fn handle_frame(&mut self, slot: u32, kind: u8, body: &[u8], via: Via) {
+        let over_udp = matches!(via, Via::Udp(_));
+        let known = MessageType::from_wire(kind);
+        if over_udp && known.is_some_and(|known| !known.may_ride_datagram()) {
+            self.blame(slot, Refusal::Order);
+            return;
+        }
+        // Transactions outlive the datagram: the frame is copied once, and they share the copy.
+        if known == Some(MessageType::Txs) {
+            let copy = Bytes::copy_from_slice(body);
+            match Message::decode(kind, &copy) {
+                Ok(Some(Message::Txs(txs))) => {
+                    let items: Vec<Bytes> = txs
+                        .transactions
+                        .iter()
+                        .map(|bytes| copy.slice_ref(bytes))
+                        .collect();
+                    self.take_transactions(slot, txs.job, txs.first, items);
+                }
+                Ok(_) => {}
+                Err(error) => self.refuse_wire(slot, error),
+            }
+            return;
+        }
+        match Message::decode(kind, body) {
+            Ok(Some(message)) => self.dispatch(slot, &message, body, via),
+            Ok(None) => {}
+            Err(error) => self.refuse_wire(slot, error),
+        }
+    }
+
+    fn dispatch(&mut self, slot: u32, message: &Message<'_>, body: &[u8], via: Via) {
+        match message {
+            Message::Version(_) | Message::VersionAck(_) => self.blame(slot, Refusal::Order),
+            Message::GetAddr => self.send_addresses(slot),
+            // Addresses are gathered by discovery, which listens to events.
+            Message::Addr(list) => {
+                let addresses = list.iter().collect();
+                if let Some(session) = self.session(slot) {
+                    let session = session.id;
+                    self.events
+                        .push_back(Event::Addresses { session, addresses });
+                }
+            }
+            Message::Disconnect(_) => self.drop_session(slot, "ended by the peer"),
+            Message::SetParams(list) => self.take_parameters(slot, list),
+            Message::TestMtu(test) => self.take_probe(slot, test.nonce, u16::from(test.count)),
+            Message::EstimateBandwidth(probe) => self.take_probe(slot, probe.nonce, probe.count),
+            Message::ProbeReport(report) => self.take_probe_report(slot, report),
+            Message::OpenJob(open) => self.take_open_job(slot, open),
+            Message::CloseJob(close) => self.take_close_job(slot, close),
+            Message::JobState(state) => self.take_job_state(slot, state, body, via),
+            Message::JobStateAck(state) => self.take_job_state_ack(slot, state),
+            Message::Ping(ping) => {
+                let bytes = match via {
+                    Via::Udp(bytes) => bytes,
+                    Via::Tcp => 0,
+                };
+                if !self.count_probe(slot, ping.nonce, bytes) {
+                    self.take_ping(slot, ping.nonce, bytes);
+                }
+            }
+            Message::Pong(pong) => self.take_pong(slot, pong.nonce),
+            Message::GetHashes(get) => self.take_get_hashes(slot, get),
+            Message::Hashes(hashes) => self.take_hashes(slot, hashes),
+            Message::GetTxs(get) => self.take_get_transactions(slot, get),
+            Message::Txs(_) => {}
+            Message::TxPart(part) => self.take_part(slot, part),
+            Message::Missing(missing) => self.take_missing(slot, missing),
+            Message::Cancel(cancel) => self.take_cancel(slot, cancel),
+            Message::RxReport(report) => self.take_report(slot, report),
+        }
+    }
+
+    /// The job that a message of a peer is about; counted and `None` if there is none.
+    pub(super) fn resolve(&mut self, slot: u32, job: JobRef) -> Option<u16> {
+        let id = match job.whose {
+            Whose::Sender => self.session(slot)?.their_jobs.get(&job.id).copied(),
+            Whose::Receiver => Some(job.id),
+        };
+        let known = id.filter(|id| {
+            self.jobs
+                .get(id)
+                .and_then(|entry| entry.peers.get(&slot))
+                .is_some_and(|peer| !peer.closed)
+        });
+        if known.is_none() {
+            self.refused.count(Refusal::UnknownJob);
+        }
+        known
+    }
+
+    /// Runs `act` on the job that a message is about, then deals with what came of it.
+    fn with_job(
+        &mut self,
+        slot: u32,
+        job: JobRef,
+        act: impl FnOnce(&mut Self, &mut JobEntry) -> Result<(), Refusal>,
+    ) {
+        let Some(id) = self.resolve(slot, job) else {
+            return;
+        };
+        let Some(mut entry) = self.jobs.remove(&id) else {
+            return;
+        };
+        let outcome = act(self, &mut entry);
+        self.jobs.insert(id, entry);
+        if let Err(refusal) = outcome {
+            self.blame(slot, refusal);
+        }
+        self.settle_job(id);
+    }
+
+    fn source(&self, slot: u32) -> Source {
+        self.session(slot)
+            .map_or(Source::Local, |session| Source::Peer(session.id))
+    }
+
+    fn take_hashes(&mut self, slot: u32, hashes: &Hashes<'_>) {
+        let source = self.source(slot);
+        let now = self.now;
+        self.with_job(slot, hashes.job, |engine, entry| {
+            let JobEntry {
+                job, peers, asks, ..
+            } = entry;
+            if job.is_complete() {
+                return Ok(());
+            }
+            let peer = peers.get_mut(&slot).ok_or(Refusal::UnknownJob)?;
+            let other_count = peer
+                .claimed_count
+                .is_some_and(|count| count != job.geometry.count());
+            if other_count {
+                return Ok(());
+            }
+            asks.last_flight = now;
+            peer.last_progress = now;
+            let nonce = match hashes.job.whose {
+                Whose::Sender => peer.nonce,
+                Whose::Receiver => 0,
+            };
+            let (lap, sequences) = hashes.lap.to_lap();
+            if !lap.is_canonical(&job.geometry) {
+                return Err(Refusal::Geometry);
+            }
+            if hashes.lap.has_short_ids() {
+                let flat = lap.flat().ok_or(Refusal::Geometry)?;
+                let (level, chunk) = lap.ancestor;
+                let whole = level == job.chunk_level()
+                    && lap.runs.len() == 1
+                    && flat.level == job.geometry.depth()
+                    && job.chunk_leaves(chunk) == (flat.start..flat.start + flat.count);
+                let sequence = sequences
+                    .first()
+                    .filter(|_| whole)
+                    .ok_or(Refusal::Geometry)?;
+                let mut ids = Vec::with_capacity(sequence.len() as usize);
+                let mut full = Vec::new();
+                for (leaf, entry) in (flat.start..).zip(sequence.iter()) {
+                    ids.push(match entry {
+                        HashEntry::Short(id, 6) => Some(id),
+                        HashEntry::Short(..) => return Err(Refusal::ShortIds),
+                        HashEntry::Full(hash) => {
+                            full.push((leaf, *hash));
+                            None
+                        }
+                    });
+                }
+                job.take_short_ids(chunk, ids, nonce, &engine.mempool, source)?;
+                for (leaf, wtxid) in full {
+                    job.take_known_wtxid(leaf, &wtxid, &engine.mempool, source);
+                }
+                return Ok(());
+            }
+            let all: Option<Vec<Hash>> = sequences
+                .iter()
+                .flat_map(|sequence| sequence.iter())
+                .map(|entry| match entry {
+                    HashEntry::Full(hash) => Some(*hash),
+                    HashEntry::Short(..) => None,
+                })
+                .collect();
+            let all = all.ok_or(Refusal::Geometry)?;
+            match hashes.tree {
+                Tree::Txid => take_branch(job, &lap, &all),
+                Tree::Witness => job.take_lap(&lap, &all, source),
+            }
+        });
+    }
+
+    fn take_transactions(&mut self, slot: u32, job: JobRef, first: u32, items: Vec<Bytes>) {
+        let source = self.source(slot);
+        let now = self.now;
+        self.with_job(slot, job, |_, entry| {
+            for (index, bytes) in (first..).zip(items) {
+                if !entry.accepts(slot, index, now) {
+                    continue;
+                }
+                let transaction = Transaction::parse(bytes).map_err(|_| Refusal::Transaction)?;
+                entry.transaction_came(slot, index, now);
+                entry.job.take_transaction(index, transaction, source)?;
+            }
+            Ok(())
+        });
+    }
+
+    fn take_part(&mut self, slot: u32, part: &TxPart<'_>) {
+        let source = self.source(slot);
+        let now = self.now;
+        self.with_job(slot, part.job, |engine, entry| {
+            if !entry.accepts(slot, part.index, now) {
+                return Ok(());
+            }
+            let limit = engine.config.max_block_bytes;
+            let whole = entry.take_part(slot, part, limit)?;
+            if let Some(bytes) = whole {
+                let transaction = Transaction::parse(bytes).map_err(|_| Refusal::Transaction)?;
+                entry.transaction_came(slot, part.index, now);
+                entry
+                    .job
+                    .take_transaction(part.index, transaction, source)?;
+            }
+            Ok(())
+        });
+    }
+
+    fn take_job_state(&mut self, slot: u32, state: &JobState<'_>, body: &[u8], via: Via) {
+        let mut known = false;
+        self.with_job(slot, state.job, |_, entry| {
+            known = true;
+            entry.note_state(slot, state)
+        });
+        if !known {
+            return;
+        }
+        match via {
+            Via::Udp(_) => {
+                if let Some(session) = self.session_mut(slot) {
+                    session.push_answer(Answer::StateAck(Bytes::copy_from_slice(body)));
+                }
+                self.wake(slot);
+            }
+            Via::Tcp => {
+                let sent = match self.session_mut(slot) {
+                    Some(session) => session.push_control(&Message::JobStateAck(*state)),
+                    None => return,
+                };
+                self.control_sent(slot, sent);
+            }
+        }
+    }
+
+    fn take_job_state_ack(&mut self, slot: u32, state: &JobState<'_>) {
+        self.with_job(slot, state.job, |_, entry| {
+            entry.note_state_ack(slot, state);
+            Ok(())
+        });
+    }
+
+    fn take_get_hashes(&mut self, slot: u32, get: &GetHashes<'_>) {
+        self.with_job(slot, get.job, |_, entry| {
+            let geometry = entry.job.geometry;
+            let depth = geometry.depth();
+            let peer = entry.peers.get_mut(&slot).ok_or(Refusal::UnknownJob)?;
+            for (level, range) in get.nodes.ranges() {
+                let shape = match (get.tree, get.short) {
+                    (Tree::Txid, _) => level == depth && range == (0..1) && get.around == 0,
+                    (Tree::Witness, true) => level == depth,
+                    (Tree::Witness, false) => get.around <= level,
+                };
+                if !shape || range.end > geometry.width(level) {
+                    return Err(Refusal::Geometry);
+                }
+                let want = HashWant {
+                    tree: get.tree,
+                    short: get.short,
+                    around: get.around,
+                    level,
+                    range,
+                };
+                if !peer.want_hashes(want) {
+                    return Err(Refusal::Unsolicited);
+                }
+            }
+            Ok(())
+        });
+        self.wake(slot);
+    }
+
+    fn take_get_transactions(&mut self, slot: u32, get: &GetTxs<'_>) {
+        let mut throttled = false;
+        self.with_job(slot, get.job, |engine, entry| {
+            let depth = entry.job.geometry.depth();
+            let count = entry.job.geometry.count();
+            let peer = entry.peers.get_mut(&slot).ok_or(Refusal::UnknownJob)?;
+            let bound = u64::from(engine.config.max_block_bytes) * MAX_SERVED_BLOCKS;
+            if peer.served_bytes > bound {
+                throttled = true;
+                return Err(Refusal::Unsolicited);
+            }
+            for (level, range) in get.nodes.ranges() {
+                if level != depth || range.end > count {
+                    return Err(Refusal::Geometry);
+                }
+                for leaf in range {
+                    let verified = entry.job.transaction(leaf).is_some();
+                    peer.want(leaf, verified);
+                }
+            }
+            Ok(())
+        });
+        if throttled {
+            self.send_missing(slot, get.job, MissingReason::Throttled, get.nodes);
+        }
+        self.wake(slot);
+    }
+
+    fn send_missing(
+        &mut self,
+        slot: u32,
+        job: JobRef,
+        reason: MissingReason,
+        nodes: HashlessWorkout<'_>,
+    ) {
+        // Named from our side now.
+        let job = match job.whose {
+            Whose::Sender => JobRef::of_receiver(job.id),
+            Whose::Receiver => JobRef::of_sender(job.id),
+        };
+        let Some(session) = self.session_mut(slot) else {
+            return;
+        };
+        let sent = session.push_control(&Message::Missing(Missing {
+            job,
+            reason,
+            request: MessageType::GetTxs,
+            nodes,
+        }));
+        self.control_sent(slot, sent);
+    }
+
+    fn take_missing(&mut self, slot: u32, missing: &Missing<'_>) {
+        self.with_job(slot, missing.job, |_, entry| {
+            // It will not serve us: whatever it was asked for is asked of others.
+            entry.asks.peer_gone(slot);
+            if let Some(peer) = entry.peers.get_mut(&slot) {
+                peer.outstanding = 0;
+                peer.has.fill(false);
+                peer.has_count = 0;
+            }
+            Ok(())
+        });
+    }
+
+    fn take_cancel(&mut self, slot: u32, cancel: &Cancel<'_>) {
+        if cancel.kind != Kind::Transactions {
+            return;
+        }
+        self.with_job(slot, cancel.job, |_, entry| {
+            let depth = entry.job.geometry.depth();
+            let peer = entry.peers.get_mut(&slot).ok_or(Refusal::UnknownJob)?;
+            for (level, range) in cancel.nodes.ranges() {
+                if level != depth {
+                    return Err(Refusal::Geometry);
+                }
+                peer.cancel(range);
+            }
+            Ok(())
+        });
+    }
+
+    fn take_close_job(&mut self, slot: u32, close: &CloseJob) {
+        let Some(id) = self.resolve(slot, close.job) else {
+            return;
+        };
+        if let Some(entry) = self.jobs.get_mut(&id) {
+            entry.asks.peer_gone(slot);
+            if let Some(peer) = entry.peers.get_mut(&slot) {
+                peer.close();
+            }
+        }
+        self.settle_job(id);
+    }
+
+    fn take_report(&mut self, slot: u32, report: &RxReport) {
+        let now = self.now;
+        let mut outcome = std::mem::replace(&mut self.outcome, Outcome::new());
+        outcome.clear();
+        let Some(session) = self.session_mut(slot) else {
+            return;
+        };
+        if session.phase != Phase::Established {
+            return;
+        }
+        let taken = session.sent.on_report(
+            report.highest,
+            report.received(),
+            report.delay_us,
+            now,
+            &mut outcome,
+        );
+        match taken {
+            Ok(()) => self.settle_outcome(slot, &mut outcome),
+            Err(_) => self.blame(slot, Refusal::Report),
+        }
+        self.outcome = outcome;
+    }
+}
+
+/// The branch of leaf 0 is one UP run from it, of full length.
+fn take_branch(job: &mut super::job::Job, lap: &Lap, hashes: &[Hash]) -> Result<(), Refusal> {
+    let [run] = lap.runs.as_slice() else {
+        return Err(Refusal::Geometry);
+    };
+    let wanted = job.geometry.branch_of_first();
+    let same = run.direction == Direction::Up
+        && (run.level, run.start, run.count) == (wanted.level, wanted.start, wanted.count);
+    if lap.ancestor != (0, 0) || !same {
+        return Err(Refusal::Geometry);
+    }
+    job.take_branch(hashes)
+}
+
+/// The leaves below nodes of a level.
+pub(super) fn leaves_below(depth: u8, count: u32, level: u8, nodes: &Range<u32>) -> Range<u32> {
+    let shift = depth.saturating_sub(level);
+    let scale = |index: u32| (u64::from(index) << shift).min(u64::from(count)) as u32;
+    scale(nodes.start)..scale(nodes.end)
+}

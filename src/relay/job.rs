@@ -1,0 +1,799 @@
+//! What is known of one block: its anchor, its two trees, its transactions. Nothing about peers.
+//!
+//! A job takes data in any order and answers with [`News`]: what became verified, what contradicts, and
+//! who is to blame. Every leaf is in exactly one state ([`Leaf`]), every datum that counts as verified
+//! chains to the header's proof of work:
+//!
+//! - the branch of leaf 0 leads to the header's merkle root, and the coinbase hashes to leaf 0, which
+//!   also proves the depth of the tree;
+//! - the coinbase commits to the root of the witness tree, and all else is verified in that tree; without
+//!   a commitment the two trees are the same, and no witness is taken;
+//! - the last leaf, verified at that depth and without equal siblings, proves the count.
+
+use bytes::Bytes;
+
+use super::event::Source;
+use super::stats::Refusal;
+use crate::mempool::coinbase::{CommitmentError, WitnessCommitment, witness_commitment};
+use crate::mempool::{Mempool, Resolved, ShortIdIndex, ShortIdKey, Transaction};
+use crate::merkle::{Geometry, Hash, Lap, Node, Offer, Partial, fold, hash};
+use crate::time::Time;
+
+/// Most salts of short ids that are resolved for one job.
+///
+/// Each costs one pass over the cache (about 5 ms at 300,000 transactions): one for the usual nonce 0, the
+/// others for gateways that transcode compact blocks with a nonce of their own.
+const MAX_NONCES: usize = 4;
+
+/// Height of a chunk over the leaves: 128 transactions, whose short ids (768 bytes) fit one datagram.
+pub(crate) const CHUNK_HEIGHT: u8 = 7;
+
+/// What a leaf has.
+#[derive(Clone, Debug)]
+pub(crate) enum Leaf {
+    /// No transaction.
+    Missing,
+    /// A transaction that may be the right one; its source answers for it.
+    Held(Transaction, Source),
+    /// The right transaction.
+    Verified(Transaction),
+}
+
+/// Short ids that were claimed for a chunk.
+#[derive(Clone, Debug)]
+struct Claim {
+    ids: Vec<Option<u64>>,
+    nonce: u64,
+    source: Source,
+}
+
+/// The state of a chunk: an aligned subtree of the witness tree.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Chunk {
+    claim: Option<Claim>,
+    /// All its leaf hashes are verified.
+    pub hashes_known: bool,
+    /// All its transactions are verified.
+    pub done: bool,
+    /// Something of it was sent on before the block was whole here.
+    pub forwarded: bool,
+    /// Whose datum completed it.
+    pub completed_by: Option<Source>,
+}
+
+impl Chunk {
+    /// Whether short ids or leaf hashes tell which transactions it has.
+    pub fn is_described(&self) -> bool {
+        self.claim.is_some() || self.hashes_known
+    }
+}
+
+/// What a job has to say after it took something.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum News {
+    /// Coinbase, witness root and count are proven: the job can be passed on.
+    Anchored,
+    /// The transaction of a leaf is verified.
+    LeafVerified(u32),
+    /// All leaf hashes of a chunk are verified.
+    ChunkHashes(u32),
+    /// All transactions of a chunk are verified.
+    ChunkDone(u32, Source),
+    /// A chunk's short ids were matched; what it still lacks may be asked for.
+    ChunkDescribed(u32),
+    /// What is held below this node contradicts it: its leaf hashes are wanted.
+    Contradiction(Node),
+    /// Somebody lied.
+    Blame(Source, Refusal),
+    /// All is verified in the witness tree, and the block is invalid all the same; no peer is to blame.
+    Invalid(&'static str),
+}
+
+/// Progress towards the proof of the coinbase.
+#[derive(Debug, Default)]
+struct Anchor {
+    txid: Option<Hash>,
+    branch: Vec<Hash>,
+    /// Coinbases that wait for the branch, one a source.
+    waiting: Vec<(Transaction, Source)>,
+    /// Once the coinbase is verified: its commitment, if it has one.
+    commitment: Option<Option<WitnessCommitment>>,
+    count_proven: bool,
+    announced: bool,
+}
+
+/// Most coinbases that wait for the branch of leaf 0.
+///
+/// Two eager peers may push one each; more are asked again once the branch is here.
+const MAX_WAITING_COINBASES: usize = 3;
+
+/// One block.
+pub(crate) struct Job {
+    pub hash: Hash,
+    pub header: [u8; 80],
+    pub height: u32,
+    pub geometry: Geometry,
+    pub opened: Time,
+    pub first_chunk: Option<Time>,
+    pub completed: Option<Time>,
+    pub local: bool,
+    /// Serialized size as claimed by whoever opened it; the true one once complete.
+    pub block_bytes: u32,
+    /// Who claimed the count that `geometry` stands on.
+    pub counted_by: Source,
+    pub chunks: Vec<Chunk>,
+    pub verified_leaves: u32,
+    pub verified_chunks: u32,
+    pub block: Option<Bytes>,
+    segwit_active: bool,
+    max_block_bytes: u32,
+    anchor: Anchor,
+    tree: Partial<Source>,
+    leaves: Vec<Leaf>,
+    indexes: Vec<(u64, ShortIdIndex)>,
+    body_bytes: u64,
+    news: Vec<News>,
+}
+
+/// What a new job starts from.
+pub(crate) struct JobStart {
+    pub hash: Hash,
+    pub header: [u8; 80],
+    pub height: u32,
+    pub segwit_active: bool,
+    pub geometry: Geometry,
+    pub block_bytes: u32,
+    pub max_block_bytes: u32,
+    pub counted_by: Source,
+    pub opened: Time,
+}
+
+impl Job {
+    /// A job of which only the header and a claimed count are known.
+    pub fn new(start: JobStart) -> Self {
+        let geometry = start.geometry;
+        let chunk_count = geometry.width(chunk_level(&geometry));
+        let bound = geometry.count().saturating_mul(2);
+        Self {
+            hash: start.hash,
+            header: start.header,
+            height: start.height,
+            geometry,
+            opened: start.opened,
+            first_chunk: None,
+            completed: None,
+            local: start.counted_by == Source::Local,
+            block_bytes: start.block_bytes,
+            counted_by: start.counted_by,
+            chunks: vec![Chunk::default(); chunk_count as usize],
+            verified_leaves: 0,
+            verified_chunks: 0,
+            block: None,
+            segwit_active: start.segwit_active,
+            max_block_bytes: start.max_block_bytes,
+            anchor: Anchor::default(),
+            tree: Partial::new(geometry, bound),
+            leaves: vec![Leaf::Missing; geometry.count() as usize],
+            indexes: Vec::new(),
+            body_bytes: 0,
+            news: Vec::new(),
+        }
+    }
+
+    /// The same block with another count, of which nothing is known yet.
+    pub fn with_count(&self, geometry: Geometry, block_bytes: u32, now: Time) -> Self {
+        Self::new(JobStart {
+            hash: self.hash,
+            header: self.header,
+            height: self.height,
+            segwit_active: self.segwit_active,
+            geometry,
+            block_bytes,
+            max_block_bytes: self.max_block_bytes,
+            counted_by: self.counted_by,
+            opened: now,
+        })
+    }
+
+    /// What happened since the last call, in order.
+    pub fn take_news(&mut self) -> Vec<News> {
+        std::mem::take(&mut self.news)
+    }
+
+    /// The level at which chunks are cut.
+    pub fn chunk_level(&self) -> u8 {
+        chunk_level(&self.geometry)
+    }
+
+    /// The leaves of a chunk.
+    pub fn chunk_leaves(&self, chunk: u32) -> std::ops::Range<u32> {
+        match self.geometry.node(self.chunk_level(), chunk) {
+            Some(node) => self.geometry.leaves(node),
+            None => 0..0,
+        }
+    }
+
+    /// The chunk that a leaf lies in.
+    pub fn chunk_of(&self, leaf: u32) -> u32 {
+        leaf >> (self.geometry.depth() - self.chunk_level())
+    }
+
+    /// Whether coinbase, witness root and count are proven.
+    pub fn is_anchored(&self) -> bool {
+        self.anchor.announced
+    }
+
+    /// Whether the branch of leaf 0 is known.
+    pub fn has_branch(&self) -> bool {
+        self.anchor.txid.is_some()
+    }
+
+    /// The branch of leaf 0 in the txid tree, leaf 0 included, bottom up.
+    pub fn branch(&self) -> &[Hash] {
+        &self.anchor.branch
+    }
+
+    /// Whether the coinbase is verified.
+    pub fn has_coinbase(&self) -> bool {
+        self.anchor.commitment.is_some()
+    }
+
+    /// Whether the coinbase commits to witnesses, as far as is known.
+    pub fn has_commitment(&self) -> bool {
+        matches!(self.anchor.commitment, Some(Some(_)))
+    }
+
+    /// Whether the block is whole.
+    pub fn is_complete(&self) -> bool {
+        self.completed.is_some()
+    }
+
+    /// The state of a leaf.
+    pub fn leaf(&self, index: u32) -> &Leaf {
+        self.leaves.get(index as usize).unwrap_or(&Leaf::Missing)
+    }
+
+    /// The verified transaction of a leaf.
+    pub fn transaction(&self, index: u32) -> Option<&Transaction> {
+        match self.leaf(index) {
+            Leaf::Verified(transaction) => Some(transaction),
+            Leaf::Missing | Leaf::Held(..) => None,
+        }
+    }
+
+    /// A verified hash of the witness tree.
+    pub fn verified(&self, node: Node) -> Option<&Hash> {
+        self.tree.verified(node)
+    }
+
+    /// Bytes of a transaction to expect, from the claimed size of the block.
+    pub fn expected_transaction_bytes(&self) -> u32 {
+        (self.block_bytes / self.geometry.count().max(1)).max(60)
+    }
+
+    /// Takes the branch of leaf 0 in the txid tree, bottom up, leaf 0 first.
+    pub fn take_branch(&mut self, hashes: &[Hash]) -> Result<(), Refusal> {
+        if self.anchor.txid.is_some() {
+            return Ok(());
+        }
+        let run = self.geometry.branch_of_first();
+        let nodes = run.nodes(&self.geometry).ok_or(Refusal::Geometry)?;
+        let first = *hashes.first().ok_or(Refusal::Geometry)?;
+        if hashes.len() as u64 != u64::from(run.count) {
+            return Err(Refusal::Geometry);
+        }
+        let root = fold(
+            &self.geometry,
+            self.geometry.root(),
+            nodes.zip(hashes.iter().copied()),
+        )
+        .map_err(|_| Refusal::EqualSiblings)?;
+        if root != self.merkle_root() {
+            return Err(Refusal::Branch);
+        }
+        self.anchor.txid = Some(first);
+        self.anchor.branch = hashes.to_vec();
+        for (coinbase, source) in std::mem::take(&mut self.anchor.waiting) {
+            if let Err(refusal) = self.take_coinbase(coinbase, source) {
+                self.news.push(News::Blame(source, refusal));
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes a coinbase.
+    pub fn take_coinbase(&mut self, coinbase: Transaction, source: Source) -> Result<(), Refusal> {
+        if self.has_coinbase() {
+            return Ok(());
+        }
+        if self.geometry.count() == 1 && self.anchor.txid.is_none() {
+            let root = self.merkle_root();
+            self.anchor.txid = Some(root);
+            self.anchor.branch = vec![root];
+        }
+        let Some(txid) = self.anchor.txid else {
+            let known = self.anchor.waiting.iter().any(|(_, from)| *from == source);
+            if !known && self.anchor.waiting.len() < MAX_WAITING_COINBASES {
+                self.anchor.waiting.push((coinbase, source));
+            }
+            return Ok(());
+        };
+        // A stripped transaction of 64 bytes could be an inner node of the tree (CVE-2017-12842).
+        if coinbase.txid() != txid || !coinbase.is_coinbase() || coinbase.stripped_len() == 64 {
+            return Err(Refusal::Coinbase);
+        }
+        let commitment = match witness_commitment(&coinbase) {
+            Ok(commitment) => commitment,
+            Err(CommitmentError::NoReservedValue) if !self.segwit_active => None,
+            Err(_) => return Err(Refusal::Coinbase),
+        };
+        self.anchor.commitment = Some(commitment);
+        self.set_verified(0, coinbase);
+        self.trust_witness_root();
+        let zero_leaf = match commitment {
+            Some(_) => [0; 32],
+            None => txid,
+        };
+        if let Some(leaf) = self.geometry.leaf(0) {
+            let offer = self.tree.offer(leaf, zero_leaf, Source::Local);
+            self.settle(offer, source);
+        }
+        self.finish_chunk(0, source);
+        Ok(())
+    }
+
+    /// Takes full hashes of the witness tree: a canonical lap around a node.
+    pub fn take_lap(&mut self, lap: &Lap, hashes: &[Hash], source: Source) -> Result<(), Refusal> {
+        let (level, index) = lap.ancestor;
+        let ancestor = self.geometry.node(level, index).ok_or(Refusal::Geometry)?;
+        let nodes: Vec<Node> = lap
+            .nodes(&self.geometry)
+            .ok_or(Refusal::Geometry)?
+            .collect();
+        if nodes.len() != hashes.len() {
+            return Err(Refusal::Geometry);
+        }
+        let direct = self.tree.verified(ancestor).is_some() || level == 0 && self.has_coinbase();
+        if level == 0 && self.tree.verified(ancestor).is_none() && self.has_coinbase() {
+            let items = nodes.iter().copied().zip(hashes.iter().copied());
+            let root = fold(&self.geometry, ancestor, items).map_err(|_| Refusal::EqualSiblings)?;
+            if !self.commits_to(&root) {
+                return Err(Refusal::Commitment);
+            }
+            self.tree.trust_root(root);
+        }
+        let offer = self.tree.offer_lap(ancestor, &nodes, hashes, source);
+        match offer {
+            Offer::Mismatch { .. } if direct => Err(Refusal::Hashes),
+            Offer::EqualSiblings { .. } => Err(Refusal::EqualSiblings),
+            Offer::NotALap(_) => Err(Refusal::Geometry),
+            Offer::Full => Err(Refusal::Unconnected),
+            _ => {
+                self.settle(offer, source);
+                Ok(())
+            }
+        }
+    }
+
+    /// Takes short ids of a whole chunk and looks for their transactions in the cache. `None` stands for
+    /// an entry that came as a full hash, and is offered by the caller as such.
+    pub fn take_short_ids(
+        &mut self,
+        chunk: u32,
+        ids: Vec<Option<u64>>,
+        nonce: u64,
+        mempool: &Mempool,
+        source: Source,
+    ) -> Result<(), Refusal> {
+        let range = self.chunk_leaves(chunk);
+        if range.is_empty() || ids.len() as u64 != u64::from(range.end - range.start) {
+            return Err(Refusal::Geometry);
+        }
+        let Some(slot) = self.chunks.get_mut(chunk as usize) else {
+            return Err(Refusal::Geometry);
+        };
+        if slot.is_described() {
+            return Ok(());
+        }
+        slot.claim = Some(Claim {
+            ids: ids.clone(),
+            nonce,
+            source,
+        });
+        let via = match source {
+            Source::Peer(session) => Source::Mempool(session),
+            other => other,
+        };
+        if let Some(position) = self.index_for(nonce, mempool) {
+            for (leaf, id) in range.clone().zip(ids) {
+                let Some(id) = id else { continue };
+                if !matches!(self.leaf(leaf), Leaf::Missing) {
+                    continue;
+                }
+                let found = self.indexes.get(position).and_then(|(_, index)| {
+                    match index.resolve(mempool, id) {
+                        Resolved::Unique(transaction) => Some(transaction.clone()),
+                        // An ambiguous one is asked for: one in 250,000 blocks has any.
+                        Resolved::Missing | Resolved::Ambiguous(_) => None,
+                    }
+                });
+                if let Some(transaction) = found {
+                    // What is found may be another transaction with the same short id: nobody's fault.
+                    let _ = self.take_transaction(leaf, transaction, via);
+                }
+            }
+        }
+        self.news.push(News::ChunkDescribed(chunk));
+        Ok(())
+    }
+
+    /// Takes the whole wtxid of a leaf, as a short id's stand-in, and looks for it in the cache.
+    pub fn take_known_wtxid(&mut self, leaf: u32, wtxid: &Hash, mempool: &Mempool, source: Source) {
+        let via = match source {
+            Source::Peer(session) => Source::Mempool(session),
+            other => other,
+        };
+        if let Some(transaction) = mempool.by_wtxid(wtxid).cloned()
+            && matches!(self.leaf(leaf), Leaf::Missing)
+        {
+            let _ = self.take_transaction(leaf, transaction, via);
+        }
+    }
+
+    /// Takes a transaction for a leaf (1 or above, or 0 once the coinbase is verified).
+    pub fn take_transaction(
+        &mut self,
+        index: u32,
+        transaction: Transaction,
+        source: Source,
+    ) -> Result<(), Refusal> {
+        if index == 0 {
+            return self.take_coinbase(transaction, source);
+        }
+        let node = self.geometry.leaf(index).ok_or(Refusal::Geometry)?;
+        if matches!(self.leaf(index), Leaf::Verified(_)) {
+            return Ok(());
+        }
+        if self.anchor.commitment == Some(None) && transaction.has_witness() {
+            return Err(Refusal::Leaf);
+        }
+        let wtxid = transaction.wtxid();
+        if let Some(known) = self.tree.verified(node) {
+            if *known != wtxid {
+                return Err(Refusal::Leaf);
+            }
+            self.set_verified(index, transaction);
+            self.finish_chunk(self.chunk_of(index), source);
+            return Ok(());
+        }
+        if let Leaf::Held(held, held_by) = self.leaf(index) {
+            if held.wtxid() != wtxid {
+                // Two sources differ: only the leaf's own hash tells who is right.
+                let disagree = *held_by != source;
+                if disagree && let Some(above) = self.tree.deepest_verified_above(index) {
+                    self.news.push(News::Contradiction(above));
+                }
+            }
+            return Ok(());
+        }
+        if let Some(slot) = self.leaves.get_mut(index as usize) {
+            *slot = Leaf::Held(transaction, source);
+        }
+        let offer = self.tree.offer(node, wtxid, source);
+        self.settle(offer, source);
+        Ok(())
+    }
+
+    /// Takes a whole block of this node's own, whose txids were checked against the header.
+    ///
+    /// # Errors
+    /// When the coinbase or a witness does not match; the job is of no use then.
+    pub fn take_whole(
+        &mut self,
+        txids: &[Hash],
+        transactions: &[Transaction],
+    ) -> Result<(), Refusal> {
+        let source = Source::Local;
+        self.take_branch(&branch_of_first(&self.geometry, txids))?;
+        let (coinbase, others) = transactions.split_first().ok_or(Refusal::Coinbase)?;
+        self.take_coinbase(coinbase.clone(), source)?;
+        let mut leaves: Vec<Hash> = Vec::with_capacity(transactions.len());
+        leaves.push(match self.has_commitment() {
+            true => [0; 32],
+            false => coinbase.txid(),
+        });
+        leaves.extend(others.iter().map(Transaction::wtxid));
+        if others.is_empty() {
+            return Ok(());
+        }
+        let depth = self.geometry.depth();
+        let all = self
+            .geometry
+            .lap(self.geometry.root(), depth, 0..self.geometry.count());
+        self.take_lap(&all.ok_or(Refusal::Geometry)?, &leaves, source)?;
+        for (index, transaction) in (1..).zip(others) {
+            self.take_transaction(index, transaction.clone(), source)?;
+        }
+        Ok(())
+    }
+
+    fn merkle_root(&self) -> Hash {
+        let mut root = [0; 32];
+        root.copy_from_slice(&self.header[36..68]);
+        root
+    }
+
+    fn commits_to(&self, witness_root: &Hash) -> bool {
+        match &self.anchor.commitment {
+            Some(Some(commitment)) => {
+                hash::pair(witness_root, &commitment.reserved) == commitment.commitment
+            }
+            Some(None) => *witness_root == self.merkle_root(),
+            None => false,
+        }
+    }
+
+    /// Settles the root of the witness tree as soon as the coinbase is verified.
+    fn trust_witness_root(&mut self) {
+        let root = self.geometry.root();
+        if self.geometry.count() == 1 {
+            let only = match self.anchor.commitment {
+                Some(None) => self.merkle_root(),
+                _ => [0; 32],
+            };
+            if self.commits_to(&only) {
+                self.tree.trust_root(only);
+            } else {
+                self.news.push(News::Invalid("witness commitment"));
+            }
+            return;
+        }
+        if self.anchor.commitment == Some(None) {
+            self.tree.trust_root(self.merkle_root());
+            self.settle(Offer::Verified { top: root }, Source::Local);
+            return;
+        }
+        let Some(candidate) = self.tree.held_hash(root).copied() else {
+            return;
+        };
+        let source = self.tree.sole_source(root);
+        if self.commits_to(&candidate) {
+            self.tree.trust_root(candidate);
+            let source = source.unwrap_or(Source::Local);
+            self.settle(Offer::Verified { top: root }, source);
+        } else {
+            if let Some(source @ Source::Peer(_)) = source {
+                self.news.push(News::Blame(source, Refusal::Commitment));
+            }
+            self.tree.forget(root, |_| false);
+            self.drop_held(0..self.geometry.count(), |_| true);
+        }
+    }
+
+    /// Draws the consequences of an offer to the tree.
+    fn settle(&mut self, offer: Offer<Source>, source: Source) {
+        match offer {
+            Offer::Verified { top } => self.verify_below(top, source),
+            Offer::Mismatch { at } | Offer::EqualSiblings { at } => self.contradict(at, source),
+            Offer::Known
+            | Offer::Unconnected
+            | Offer::Conflict { .. }
+            | Offer::Full
+            | Offer::NotALap(_) => {}
+        }
+        let refuted: Vec<(Node, Source)> = self.tree.drain_refuted().collect();
+        for (node, by) in refuted {
+            self.contradict(node, by);
+        }
+        let contradicted: Vec<Node> = self.tree.drain_contradicted().collect();
+        for node in contradicted {
+            self.news.push(News::Contradiction(node));
+        }
+    }
+
+    /// What is held below `at` contradicts it; `source` gave the datum that showed it.
+    fn contradict(&mut self, at: Node, source: Source) {
+        let leaves = self.geometry.leaves(at);
+        if at.level() == self.geometry.depth() {
+            let held_by = match self.leaf(leaves.start) {
+                Leaf::Held(_, by) => Some(*by),
+                Leaf::Missing | Leaf::Verified(_) => None,
+            };
+            match (held_by, source) {
+                (Some(_), _) => self.refute(leaves.start),
+                (None, Source::Peer(_)) => self.news.push(News::Blame(source, Refusal::Hashes)),
+                (None, _) => {}
+            }
+            return;
+        }
+        let sole = self.tree.sole_source(at).unwrap_or(source);
+        let everything_from_one = leaves.clone().all(|leaf| match self.leaf(leaf) {
+            Leaf::Held(_, by) => *by == sole,
+            Leaf::Missing => true,
+            Leaf::Verified(_) => false,
+        });
+        if let (Source::Peer(_), true) = (sole, everything_from_one) {
+            self.news.push(News::Blame(sole, Refusal::Leaf));
+            self.tree.forget(at, |by| by != sole);
+            self.drop_held(leaves.clone(), |by| by == sole);
+            self.news
+                .push(News::ChunkDescribed(self.chunk_of(leaves.start)));
+        } else {
+            self.news.push(News::Contradiction(at));
+        }
+    }
+
+    /// A held transaction turned out not to be the leaf's.
+    fn refute(&mut self, index: u32) {
+        let held = match self.leaf(index) {
+            Leaf::Held(transaction, source) => Some((transaction.wtxid(), *source)),
+            Leaf::Missing | Leaf::Verified(_) => None,
+        };
+        let Some((wtxid, source)) = held else { return };
+        let node = self.geometry.leaf(index);
+        let truth = node.and_then(|node| self.tree.verified(node)).copied();
+        if truth == Some(wtxid) {
+            return;
+        }
+        if let Some(slot) = self.leaves.get_mut(index as usize) {
+            *slot = Leaf::Missing;
+        }
+        match source {
+            // The short id decides: if it is not the true leaf's, whoever gave it lied; else two
+            // transactions share it.
+            Source::Mempool(session) => self.check_claim(index, truth, session),
+            Source::Peer(_) => self.news.push(News::Blame(source, Refusal::Leaf)),
+            Source::Local => {}
+        }
+        self.news.push(News::ChunkDescribed(self.chunk_of(index)));
+    }
+
+    fn check_claim(&mut self, index: u32, truth: Option<Hash>, session: super::SessionId) {
+        let chunk = self.chunk_of(index);
+        let start = self.chunk_leaves(chunk).start;
+        let header = self.header;
+        let Some(slot) = self.chunks.get_mut(chunk as usize) else {
+            return;
+        };
+        let (Some(claim), Some(truth)) = (&slot.claim, truth) else {
+            return;
+        };
+        let id = claim.ids.get((index - start) as usize).copied().flatten();
+        let key = ShortIdKey::new(&header, claim.nonce);
+        if id.is_some_and(|id| id != key.short_id(&truth)) {
+            let source = claim.source;
+            slot.claim = None;
+            debug_assert!(source == Source::Peer(session));
+            self.news.push(News::Blame(source, Refusal::ShortIds));
+        }
+    }
+
+    /// Everything offered or held below `top` is verified now.
+    fn verify_below(&mut self, top: Node, source: Source) {
+        let leaves = self.geometry.leaves(top);
+        if leaves.is_empty() {
+            return;
+        }
+        let first = self.chunk_of(leaves.start);
+        let last = self.chunk_of(leaves.end - 1);
+        for index in leaves {
+            self.verify_leaf(index);
+        }
+        for chunk in first..=last {
+            self.finish_chunk(chunk, source);
+        }
+        self.check_count();
+    }
+
+    fn verify_leaf(&mut self, index: u32) {
+        let truth = self
+            .geometry
+            .leaf(index)
+            .and_then(|node| self.tree.verified(node))
+            .copied();
+        let Some(truth) = truth else { return };
+        match self.leaf(index) {
+            Leaf::Held(transaction, _) if transaction.wtxid() == truth => {
+                let transaction = transaction.clone();
+                self.set_verified(index, transaction);
+            }
+            Leaf::Held(..) => self.refute(index),
+            Leaf::Missing | Leaf::Verified(_) => {}
+        }
+    }
+
+    fn set_verified(&mut self, index: u32, transaction: Transaction) {
+        let Some(slot) = self.leaves.get_mut(index as usize) else {
+            return;
+        };
+        if matches!(slot, Leaf::Verified(_)) {
+            return;
+        }
+        self.body_bytes += transaction.len() as u64;
+        *slot = Leaf::Verified(transaction);
+        self.verified_leaves += 1;
+        self.news.push(News::LeafVerified(index));
+        if self.body_bytes > u64::from(self.max_block_bytes) {
+            self.news.push(News::Invalid("block too large"));
+        }
+    }
+
+    /// Notes what has become of a chunk, and of the block.
+    fn finish_chunk(&mut self, chunk: u32, source: Source) {
+        let range = self.chunk_leaves(chunk);
+        let depth = self.geometry.depth();
+        let Some(slot) = self.chunks.get_mut(chunk as usize) else {
+            return;
+        };
+        if !slot.hashes_known && self.tree.all_verified(depth, range.clone()) {
+            slot.hashes_known = true;
+            self.news.push(News::ChunkHashes(chunk));
+        }
+        if !slot.done && slot.hashes_known {
+            let all = range
+                .clone()
+                .all(|leaf| matches!(self.leaves.get(leaf as usize), Some(Leaf::Verified(_))));
+            if all {
+                slot.done = true;
+                slot.completed_by = Some(source);
+                self.verified_chunks += 1;
+                self.news.push(News::ChunkDone(chunk, source));
+            }
+        }
+        self.check_count();
+    }
+
+    /// The count is proven once the last leaf is verified; the job can be passed on then.
+    fn check_count(&mut self) {
+        let last = self.geometry.leaf(self.geometry.count() - 1);
+        if !self.anchor.count_proven {
+            self.anchor.count_proven = last.is_some_and(|leaf| self.tree.verified(leaf).is_some());
+        }
+        if !self.anchor.announced && self.anchor.count_proven && self.has_coinbase() {
+            self.anchor.announced = true;
+            self.news.push(News::Anchored);
+        }
+    }
+
+    /// Drops held transactions of a range whose source `which` names.
+    fn drop_held(&mut self, range: std::ops::Range<u32>, which: impl Fn(Source) -> bool) {
+        for index in range {
+            if let Some(slot) = self.leaves.get_mut(index as usize)
+                && matches!(slot, Leaf::Held(_, by) if which(*by))
+            {
+                *slot = Leaf::Missing;
+            }
+        }
+    }
+
+    fn index_for(&mut self, nonce: u64, mempool: &Mempool) -> Option<usize> {
+        if let Some(position) = self.indexes.iter().position(|(known, _)| *known == nonce) {
+            return Some(position);
+        }
+        if self.indexes.len() >= MAX_NONCES || mempool.is_empty() {
+            return None;
+        }
+        let key = ShortIdKey::new(&self.header, nonce);
+        self.indexes.push((nonce, mempool.index(key)));
+        Some(self.indexes.len() - 1)
+    }
+}
+
+/// The branch of leaf 0, leaf 0 included, bottom up.
+fn branch_of_first(geometry: &Geometry, txids: &[Hash]) -> Vec<Hash> {
+    let mut branch: Vec<Hash> = txids.first().copied().into_iter().collect();
+    let mut row = txids.to_vec();
+    let mut above = Vec::new();
+    for _ in 0..geometry.depth() {
+        branch.extend(row.get(1));
+        above.clear();
+        hash::row_up(&row, &mut above);
+        std::mem::swap(&mut row, &mut above);
+    }
+    branch
+}
+
+/// The level at which chunks are cut: [`CHUNK_HEIGHT`] over the leaves, or the root.
+pub(crate) fn chunk_level(geometry: &Geometry) -> u8 {
+    geometry.depth().saturating_sub(CHUNK_HEIGHT)
+}

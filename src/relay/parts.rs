@@ -1,0 +1,172 @@
+//! Transactions that come in parts: one larger than a datagram, cell by cell, from one peer each.
+
+use std::collections::BTreeMap;
+
+use bitvec::prelude::BitVec;
+use bytes::{Bytes, BytesMut};
+
+use super::jobs::JobEntry;
+use super::stats::Refusal;
+use crate::wire::{CELL, TxPart};
+
+/// Transactions in parts that one peer may have under way in one job.
+///
+/// A peer sends them one after the other; with loss and a change of mind a few overlap.
+const MAX_PARTS_PER_PEER: usize = 8;
+
+/// One transaction on its way.
+#[derive(Debug)]
+struct Part {
+    bytes: BytesMut,
+    cells: BitVec,
+    missing: usize,
+}
+
+/// All transactions on their way in parts, by peer and leaf.
+#[derive(Debug, Default)]
+pub(super) struct Parts(BTreeMap<(u32, u32), Part>);
+
+impl Parts {
+    /// A leaf is verified: its parts are of no use any longer.
+    pub fn forget_leaf(&mut self, leaf: u32) {
+        self.0.retain(|(_, index), _| *index != leaf);
+    }
+
+    /// A peer is gone.
+    pub fn forget_peer(&mut self, slot: u32) {
+        self.0.retain(|(peer, _), _| *peer != slot);
+    }
+
+    /// Bytes allocated for a peer's parts, and how many there are.
+    fn of_peer(&self, slot: u32) -> (usize, usize) {
+        self.0
+            .range((slot, 0)..=(slot, u32::MAX))
+            .fold((0, 0), |(bytes, count), (_, part)| {
+                (bytes + part.bytes.len(), count + 1)
+            })
+    }
+
+    /// Takes a part. Gives the transaction when its last cell is here.
+    fn take(&mut self, slot: u32, part: &TxPart<'_>, limit: u32) -> Result<Option<Bytes>, Refusal> {
+        if part.total > limit {
+            return Err(Refusal::Limits);
+        }
+        let key = (slot, part.index);
+        let total = part.total as usize;
+        if let Some(known) = self.0.get(&key) {
+            if known.bytes.len() != total {
+                self.0.remove(&key);
+                return Err(Refusal::Parts);
+            }
+        } else {
+            let (bytes, count) = self.of_peer(slot);
+            // All that one peer has under way is no more than one block.
+            if count >= MAX_PARTS_PER_PEER || bytes + total > limit as usize {
+                return Err(Refusal::Unconnected);
+            }
+            let cells = part.total.div_ceil(CELL) as usize;
+            self.0.insert(
+                key,
+                Part {
+                    bytes: BytesMut::zeroed(total),
+                    cells: BitVec::repeat(false, cells),
+                    missing: cells,
+                },
+            );
+        }
+        let Some(known) = self.0.get_mut(&key) else {
+            return Err(Refusal::Parts);
+        };
+        let start = part.cell as usize * CELL as usize;
+        let room = known
+            .bytes
+            .get_mut(start..start + part.bytes.len())
+            .ok_or(Refusal::Parts)?;
+        room.copy_from_slice(part.bytes);
+        let first = part.cell as usize;
+        for cell in first..first + part.bytes.len().div_ceil(CELL as usize) {
+            if let Some(mut bit) = known.cells.get_mut(cell)
+                && !*bit
+            {
+                bit.set(true);
+                known.missing -= 1;
+            }
+        }
+        if known.missing > 0 {
+            return Ok(None);
+        }
+        Ok(self.0.remove(&key).map(|part| part.bytes.freeze()))
+    }
+}
+
+impl JobEntry {
+    /// Takes a part of a transaction. Gives the transaction when it is whole.
+    pub fn take_part(
+        &mut self,
+        slot: u32,
+        part: &TxPart<'_>,
+        limit: u32,
+    ) -> Result<Option<Bytes>, Refusal> {
+        self.parts.take(slot, part, limit)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::JobRef;
+
+    fn part(index: u32, total: u32, cell: u32, bytes: &[u8]) -> TxPart<'_> {
+        TxPart {
+            job: JobRef::of_sender(1),
+            index,
+            total,
+            cell,
+            bytes,
+        }
+    }
+
+    #[test]
+    fn parts_come_in_any_order_and_twice() {
+        let whole: Vec<u8> = (0..2 * CELL + 10).map(|byte| byte as u8).collect();
+        let total = whole.len() as u32;
+        let cell = |number: u32| {
+            let start = (number * CELL) as usize;
+            &whole[start..(start + CELL as usize).min(whole.len())]
+        };
+        let mut parts = Parts::default();
+        assert_eq!(parts.take(1, &part(5, total, 2, cell(2)), 10_000), Ok(None));
+        assert_eq!(parts.take(1, &part(5, total, 2, cell(2)), 10_000), Ok(None));
+        assert_eq!(parts.take(1, &part(5, total, 0, cell(0)), 10_000), Ok(None));
+        // Another peer's parts are its own.
+        assert_eq!(parts.take(2, &part(5, total, 1, cell(1)), 10_000), Ok(None));
+        let done = parts.take(1, &part(5, total, 1, cell(1)), 10_000);
+        assert_eq!(done, Ok(Some(Bytes::from(whole))));
+    }
+
+    #[test]
+    fn what_a_peer_may_have_under_way_is_bounded() {
+        let mut parts = Parts::default();
+        let cell = [0; CELL as usize];
+        assert_eq!(
+            parts.take(1, &part(0, 20_000, 0, &cell), 10_000),
+            Err(Refusal::Limits)
+        );
+        for index in 0..MAX_PARTS_PER_PEER as u32 {
+            assert_eq!(
+                parts.take(1, &part(index, 1_200, 0, &cell), 10_000),
+                Ok(None)
+            );
+        }
+        assert_eq!(
+            parts.take(1, &part(99, 1_200, 0, &cell), 10_000),
+            Err(Refusal::Unconnected)
+        );
+        assert_eq!(
+            parts.take(1, &part(3, 1_300, 0, &cell), 10_000),
+            Err(Refusal::Parts)
+        );
+        parts.forget_peer(1);
+        assert_eq!(parts.of_peer(1), (0, 0));
+    }
+}

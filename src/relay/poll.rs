@@ -1,0 +1,330 @@
+//! What the engine gives out: events, control bytes, datagrams, and when to call again.
+
+use bytes::Bytes;
+
+use super::Engine;
+use super::event::{Event, SessionId, Transmit, WakeReason};
+use super::loss::Outcome;
+use super::outbound::{Target, write_answer};
+use super::pacing::Allowance;
+use super::session::{HANDSHAKE_TIMEOUT, Item, PATH_TIMEOUT, Phase, Route};
+use crate::time::Time;
+use crate::wire::{DATAGRAM_OVERHEAD, DatagramBuilder, Message, Ping, RxReport, Writer};
+
+/// Frames for the control connection are made in pieces of this size: large enough for few calls, small
+/// enough that a request does not wait long behind data.
+const CONTROL_PIECE: usize = 16 * 1024;
+
+impl Engine {
+    /// The next event, oldest first.
+    pub fn poll_event(&mut self) -> Option<Event> {
+        self.events.pop_front()
+    }
+
+    /// A session that has control bytes to send; each is named once until it has new ones.
+    pub fn poll_control_ready(&mut self) -> Option<SessionId> {
+        self.review_jobs();
+        while let Some(slot) = self.control_ready.pop_first() {
+            if let Some(session) = self.session(slot) {
+                return Some(session.id);
+            }
+        }
+        None
+    }
+
+    /// The next piece of control bytes of a session, at most 512 KiB; call it only while there is room
+    /// for them on the connection. `None` when there is nothing to send now; then the session is named by
+    /// [`Engine::poll_control_ready`] again when there is.
+    pub fn poll_control(&mut self, now: Time, session: SessionId) -> Option<Bytes> {
+        self.now = now;
+        let slot = self.live(session)?;
+        self.review_jobs();
+        if self.session(slot)?.control.is_empty() && self.session(slot)?.route(now) == Route::Tcp {
+            self.fill_control(slot);
+        }
+        let session = self.session_mut(slot)?;
+        if session.control.is_empty() {
+            return None;
+        }
+        let bytes = session.control.split().freeze();
+        session.bytes_out += bytes.len() as u64;
+        self.totals.bytes_out += bytes.len() as u64;
+        self.control_ready.insert(slot);
+        Some(bytes)
+    }
+
+    /// Puts data on the control connection: the path does not carry datagrams.
+    fn fill_control(&mut self, slot: u32) {
+        let mut piece = vec![0; CONTROL_PIECE];
+        let mut writer = Writer::new(&mut piece);
+        let mut items = Vec::new();
+        self.fill_jobs(slot, CONTROL_PIECE, &mut writer, &mut items);
+        let written = writer.position();
+        if let (Some(session), Some(bytes)) = (self.session_mut(slot), piece.get(..written)) {
+            session.control.extend_from_slice(bytes);
+        }
+    }
+
+    /// Writes frames of all jobs for a session, newest first. False when the room was not enough.
+    fn fill_jobs(
+        &mut self,
+        slot: u32,
+        fresh_room: usize,
+        writer: &mut Writer<'_>,
+        items: &mut Vec<Item>,
+    ) -> bool {
+        let Some(session) = self.session(slot) else {
+            return true;
+        };
+        let target = Target {
+            slot,
+            now: self.now,
+            round_trip: session.sent.rtt().smoothed(),
+            fresh_room,
+            lie: self.config.lie,
+        };
+        let before = self.totals.requests;
+        let mut requests = 0;
+        let done = self.jobs.values_mut().rev().all(|entry| {
+            let sent_before = entry.requests_sent;
+            let done = entry.fill(target, writer, items);
+            requests += entry.requests_sent - sent_before;
+            done
+        });
+        self.totals.requests = before + requests;
+        done
+    }
+
+    /// Writes the next datagram to the start of `buffer`, which is at least as long as the largest
+    /// datagram that the configuration allows.
+    pub fn poll_transmit(&mut self, now: Time, buffer: &mut [u8]) -> Option<Transmit> {
+        self.now = now;
+        self.review_jobs();
+        while let Some(slot) = self.transmit_ready.front().copied() {
+            if let Some(transmit) = self.build_datagram(slot, buffer) {
+                self.totals.datagrams_out += 1;
+                self.totals.bytes_out += transmit.len as u64;
+                return Some(transmit);
+            }
+            self.transmit_ready.pop_front();
+        }
+        None
+    }
+
+    fn build_datagram(&mut self, slot: u32, buffer: &mut [u8]) -> Option<Transmit> {
+        let now = self.now;
+        let session = self.session(slot)?;
+        if !matches!(session.phase, Phase::AwaitAck | Phase::Established) {
+            return None;
+        }
+        if let Some(transmit) = self.build_probe(slot, buffer) {
+            return Some(transmit);
+        }
+        let limit = self.session(slot)?.datagram_limit().min(buffer.len());
+        let buffer = buffer.get_mut(..limit)?;
+        let session = self.session_mut(slot)?;
+        let sequence = session.next_sequence();
+        let (connection, key) = (session.their_connection, session.their_key);
+        let mut builder = DatagramBuilder::new(buffer, connection, sequence);
+        let mut items = Vec::new();
+        let mut eliciting = self.write_ping(slot, &mut builder);
+        self.write_reports(slot, &mut builder);
+        let allowed = self.data_allowed(slot);
+        if allowed {
+            let fresh_room = limit - DATAGRAM_OVERHEAD;
+            let done = builder
+                .write(|writer| Ok(self.fill_jobs(slot, fresh_room, writer, &mut items)))
+                .unwrap_or(true);
+            eliciting |= !items.is_empty();
+            if done && let Some(session) = self.session_mut(slot) {
+                session.sent.mark_app_limited();
+            }
+        }
+        let session = self.session_mut(slot)?;
+        if builder.is_empty() {
+            session.spare_sequence = Some(sequence);
+            return None;
+        }
+        let bytes = builder.finish(&key);
+        let in_flight = session.sent.in_flight();
+        session
+            .sent
+            .sent(sequence, now, bytes as u32, items, eliciting);
+        if eliciting {
+            session.pacer.on_sent(now, bytes as u64, in_flight);
+        }
+        session.path.bytes_out += bytes as u64;
+        session.bytes_out += bytes as u64;
+        session.datagrams_out += 1;
+        Some(Transmit {
+            to: session.path.address,
+            len: bytes,
+        })
+    }
+
+    /// Writes the PING that is due. Gives whether the datagram is to be reported on.
+    fn write_ping(&mut self, slot: u32, builder: &mut DatagramBuilder<'_>) -> bool {
+        let Some(session) = self.session(slot) else {
+            return false;
+        };
+        let frame = Message::Ping(Ping {
+            nonce: 0,
+            padding: 2,
+        })
+        .frame_len();
+        let proven = session.path.proven;
+        if !session.path.may_send(DATAGRAM_OVERHEAD + frame) {
+            return false;
+        }
+        let Some(nonce) = self.due_ping(slot) else {
+            return false;
+        };
+        let ping = Message::Ping(Ping { nonce, padding: 2 });
+        builder.push(&ping).is_ok() && proven
+    }
+
+    /// Writes the receive report that is due, and short answers.
+    fn write_reports(&mut self, slot: u32, builder: &mut DatagramBuilder<'_>) {
+        let now = self.now;
+        let Some(session) = self.session_mut(slot) else {
+            return;
+        };
+        // Towards an unproven path every byte is counted, those already in the builder included.
+        let spare = |builder: &DatagramBuilder<'_>, more: usize, path: &super::session::Path| {
+            path.may_send(builder.datagram_len() + more)
+        };
+        while let Some(answer) = session.answers.front() {
+            let len = answer.frame_len();
+            if !spare(builder, len, &session.path) {
+                if !session.path.proven {
+                    session.answers.clear();
+                }
+                break;
+            }
+            if builder
+                .write(|writer| Ok(write_answer(writer, answer)))
+                .unwrap_or(false)
+            {
+                session.answers.pop_front();
+            } else {
+                break;
+            }
+        }
+        let due = session.received.report_due().is_some_and(|due| due <= now);
+        if due && session.path.proven {
+            let report = session.received.report(now);
+            let message = RxReport::new(report.highest, report.delay_us, &report.words);
+            // The first frames of a datagram always fit.
+            let _ = builder.push(&Message::RxReport(message));
+        }
+    }
+
+    /// Whether the pacer lets data go now; notes until when it does not.
+    fn data_allowed(&mut self, slot: u32) -> bool {
+        let now = self.now;
+        let Some(session) = self.session_mut(slot) else {
+            return false;
+        };
+        if !session.path.proven || !session.is_established() {
+            return false;
+        }
+        if !session.sent.has_room() {
+            session.blocked_until = None;
+            return false;
+        }
+        match session.pacer.can_send(now, session.sent.in_flight()) {
+            Allowance::Now { .. } => {
+                session.blocked_until = None;
+                true
+            }
+            Allowance::At(at) => {
+                session.blocked_until = Some(at);
+                false
+            }
+            Allowance::Blocked => {
+                session.blocked_until = None;
+                false
+            }
+        }
+    }
+
+    /// When to call [`Engine::handle_timeout`] at the latest, and why. Call it after draining.
+    pub fn poll_deadline(&self) -> Option<(Time, WakeReason)> {
+        let mut earliest: Option<(Time, WakeReason)> = None;
+        let mut consider = |at: Option<Time>, reason: WakeReason| {
+            if let Some(at) = at
+                && earliest.is_none_or(|(known, _)| at < known)
+            {
+                earliest = Some((at, reason));
+            }
+        };
+        for session in self.sessions.iter().flatten() {
+            if session.phase == Phase::Closing {
+                continue;
+            }
+            consider(session.blocked_until, WakeReason::Pacing);
+            if !session.is_established() {
+                consider(
+                    Some(session.connected + HANDSHAKE_TIMEOUT),
+                    WakeReason::Session,
+                );
+                continue;
+            }
+            if session.path.may_send(DATAGRAM_OVERHEAD + 12) {
+                consider(session.path.next_ping, WakeReason::Session);
+            }
+            if session.path.proven {
+                consider(session.sent.deadline(), WakeReason::Session);
+                consider(session.received.report_due(), WakeReason::Session);
+            } else if !session.path.lost && self.now < session.connected + PATH_TIMEOUT {
+                consider(Some(session.connected + PATH_TIMEOUT), WakeReason::Session);
+            }
+            consider(session.probes.deadline(), WakeReason::Session);
+            let round_trip = session.sent.rtt().smoothed();
+            let blocked = session.blocked_until.is_some() || session.route(self.now) == Route::Wait;
+            for entry in self.jobs.values() {
+                if !blocked {
+                    consider(
+                        entry.state_deadline(session.id.slot, round_trip),
+                        WakeReason::Job,
+                    );
+                }
+            }
+        }
+        for entry in self.jobs.values() {
+            consider(entry.deadline(), WakeReason::Job);
+        }
+        earliest
+    }
+
+    /// Draws the consequences of a receive report or of a time-out.
+    pub(super) fn settle_outcome(&mut self, slot: u32, outcome: &mut Outcome<Vec<Item>>) {
+        let now = self.now;
+        if let Some(session) = self.session_mut(slot) {
+            let in_flight = session.sent.in_flight();
+            if let Some(sample) = &outcome.sample {
+                session.pacer.on_acked(now, sample, in_flight);
+            }
+            if outcome.lost_bytes > 0 {
+                session.pacer.on_lost(now, outcome.lost_bytes);
+                session.datagrams_lost += outcome.lost.len() as u64;
+            }
+            if let Some(count) = outcome.probe {
+                session.pacer.on_timeout(now, count);
+                if outcome.lost.is_empty() {
+                    session.path.next_ping = Some(now);
+                }
+            }
+        }
+        for (_, _, items) in outcome.lost.drain(..) {
+            for item in items {
+                self.resend(slot, item);
+            }
+        }
+        outcome.acked.clear();
+        if let Some(count) = outcome.probe {
+            self.path_silent(slot, count);
+        }
+        self.wake(slot);
+    }
+}

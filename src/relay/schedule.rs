@@ -1,0 +1,640 @@
+//! Who is asked for what.
+//!
+//! A leaf that is neither held nor verified is in exactly one state: asked of one peer, or idle. It is asked
+//!
+//! - of a peer that says it has the transaction: the one expected to deliver first, while its window lasts;
+//! - if nobody says so: of the *parent*, the first peer that opened the job to us, as a standing want. Parents
+//!   were in the job before us, so standing wants never form a circle.
+//!
+//! A peer that has time takes over what is still outstanding at a slower or silent one (work stealing); that
+//! bounds duplicates to what was already under way when the CANCEL went out. There is no coarse
+//! retransmission timer: lost datagrams are noticed by their sender (see `loss`), and this schedule only
+//! moves wants between peers.
+
+use std::ops::Range;
+use std::time::Duration;
+
+use super::job::{Job, Leaf};
+use super::peer::{HashWant, JobPeer, Request};
+use crate::time::Time;
+use crate::wire::Tree;
+
+/// No peer.
+const NOBODY: u32 = u32::MAX;
+
+/// The least time after which something asked for counts as late: twice what schedulers and timers of an
+/// ordinary host add.
+const PATIENCE: Duration = Duration::from_millis(30);
+
+/// The longest time between two requests for the same hashes.
+const MAX_PATIENCE: Duration = Duration::from_secs(5);
+
+/// Transactions outstanding at one peer, in bytes, when several peers have what is asked for: with 64 KiB the
+/// others still get a share of a small block; more is allowed as rate times round trip demands.
+const MIN_WINDOW_BYTES: u64 = 64 * 1024;
+
+/// Missing bytes of a chunk from which on its inner row is asked for, so that parts of it can be verified
+/// and passed on one by one: 16 kB take 2.6 ms at 50 Mbit/s, the row costs 512 bytes.
+const ROW_FROM_BYTES: u32 = 16 * 1024;
+
+/// Bytes of transactions under one node of that row.
+const ROW_GRAIN_BYTES: u32 = 8 * 1024;
+
+/// Most requests for hashes outstanding in one job: two for each chunk of Bitcoin's largest block, and
+/// what contradictions add.
+const MAX_HASH_ASKS: usize = 400;
+
+/// What the schedule knows of a peer besides its part in the job.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct PeerView {
+    /// Slot of the session.
+    pub slot: u32,
+    /// Smoothed round-trip time.
+    pub round_trip: Duration,
+    /// Rate at which data has been arriving from the peer, bytes per second.
+    pub rate_bytes_per_s: u64,
+    /// We asked it for full first flights.
+    pub eager: bool,
+}
+
+impl PeerView {
+    fn patience(&self) -> Duration {
+        self.round_trip * 2 + PATIENCE
+    }
+
+    fn window_bytes(&self) -> u64 {
+        let product = self.rate_bytes_per_s as f64 * self.round_trip.as_secs_f64();
+        MIN_WINDOW_BYTES.max((product * 2.0) as u64)
+    }
+}
+
+/// A request for hashes, until what it asks for is here.
+#[derive(Clone, Debug)]
+struct HashAsk {
+    want: HashWant,
+    slot: u32,
+    asked: Time,
+    tries: u32,
+}
+
+/// What is asked for in one job.
+#[derive(Debug)]
+pub(crate) struct Asks {
+    leaf_slots: Vec<u32>,
+    hashes: Vec<HashAsk>,
+    rows_asked: Vec<bool>,
+    /// The chunk at which this node begins, so that nodes ask for different chunks first.
+    first_chunk: u32,
+    /// When anything of a first flight came last.
+    pub last_flight: Time,
+    /// Something has changed that may call for requests.
+    pub dirty: bool,
+    next_review: Option<Time>,
+    /// Peers that did not deliver what they claimed: their sessions pay for it.
+    pub withheld: Vec<u32>,
+    /// Requests made.
+    pub requests: u64,
+}
+
+/// The peers of a job, by the slots of their sessions.
+pub(crate) type JobPeers = std::collections::BTreeMap<u32, JobPeer>;
+
+impl Asks {
+    /// Nothing asked yet. `draw` decides where this node begins.
+    pub fn new(job: &Job, draw: u32, now: Time) -> Self {
+        let chunks = job.chunks.len() as u32;
+        Self {
+            leaf_slots: vec![NOBODY; job.geometry.count() as usize],
+            hashes: Vec::new(),
+            rows_asked: vec![false; chunks as usize],
+            first_chunk: draw % chunks.max(1),
+            last_flight: now,
+            dirty: true,
+            next_review: None,
+            withheld: Vec::new(),
+            requests: 0,
+        }
+    }
+
+    /// When the schedule wants to look again although nothing has come.
+    pub fn deadline(&self) -> Option<Time> {
+        self.next_review
+    }
+
+    /// A transaction is here: nobody is asked for it any longer. Gives the slot that was.
+    pub fn leaf_arrived(&mut self, leaf: u32) -> Option<u32> {
+        let slot = self.leaf_slots.get_mut(leaf as usize)?;
+        let asked = std::mem::replace(slot, NOBODY);
+        (asked != NOBODY).then_some(asked)
+    }
+
+    /// Whether this peer is asked for the transaction.
+    pub fn is_asked(&self, leaf: u32, slot: u32) -> bool {
+        self.leaf_slots.get(leaf as usize) == Some(&slot)
+    }
+
+    /// A peer has left: what it was asked for is idle again.
+    pub fn peer_gone(&mut self, slot: u32) {
+        for asked in self.leaf_slots.iter_mut().filter(|asked| **asked == slot) {
+            *asked = NOBODY;
+        }
+        for ask in self.hashes.iter_mut().filter(|ask| ask.slot == slot) {
+            ask.slot = NOBODY;
+        }
+        self.dirty = true;
+    }
+
+    /// What a peer is still asked for; from now on it is not.
+    pub fn take_outstanding(&mut self, slot: u32) -> Vec<Range<u32>> {
+        let mut taken = Vec::new();
+        for (leaf, asked) in (0..).zip(self.leaf_slots.iter_mut()) {
+            if *asked == slot {
+                *asked = NOBODY;
+                extend(&mut taken, leaf);
+            }
+        }
+        taken
+    }
+
+    /// What of a lost request is still to be said to this peer.
+    pub fn still_wanted(&self, job: &Job, slot: u32, request: Request) -> Option<Request> {
+        match request {
+            Request::Hashes(want) => {
+                let open = self
+                    .hashes
+                    .iter()
+                    .any(|ask| ask.want == want && ask.slot == slot);
+                (open && !is_satisfied(job, &want)).then_some(Request::Hashes(want))
+            }
+            Request::Transactions(ranges) => {
+                let mut rest = Vec::new();
+                for leaf in ranges.into_iter().flatten() {
+                    if self.is_asked(leaf, slot) {
+                        extend(&mut rest, leaf);
+                    }
+                }
+                (!rest.is_empty()).then_some(Request::Transactions(rest))
+            }
+            Request::Cancel(ranges) => {
+                let mut rest = Vec::new();
+                for leaf in ranges.into_iter().flatten() {
+                    if !self.is_asked(leaf, slot) {
+                        extend(&mut rest, leaf);
+                    }
+                }
+                (!rest.is_empty()).then_some(Request::Cancel(rest))
+            }
+        }
+    }
+
+    /// The leaf hashes below a node are wanted, since what is held there contradicts it.
+    pub fn want_leaves_below(&mut self, job: &Job, level: u8, leaves: Range<u32>) {
+        let depth = job.geometry.depth();
+        if level < depth {
+            self.ask_hashes(HashWant {
+                tree: Tree::Witness,
+                short: false,
+                around: level,
+                level: depth,
+                range: leaves,
+            });
+        }
+    }
+
+    fn ask_hashes(&mut self, want: HashWant) {
+        if self.hashes.len() < MAX_HASH_ASKS && !self.hashes.iter().any(|ask| ask.want == want) {
+            self.hashes.push(HashAsk {
+                want,
+                slot: NOBODY,
+                asked: Time::ZERO,
+                tries: 0,
+            });
+            self.dirty = true;
+        }
+    }
+
+    /// Looks at everything that is missing, and leaves requests with the peers.
+    pub fn review(&mut self, job: &Job, peers: &mut JobPeers, views: &[PeerView], now: Time) {
+        self.dirty = false;
+        self.next_review = None;
+        if job.is_complete() {
+            self.hashes.clear();
+            return;
+        }
+        let views: Vec<PeerView> = views
+            .iter()
+            .filter(|view| {
+                peers.get(&view.slot).is_some_and(|peer| {
+                    !peer.closed
+                        && peer.is_aware()
+                        && (peer.opened_at.is_some() || peer.has_count > 0)
+                })
+            })
+            .copied()
+            .collect();
+        let Some(parent) = parent(peers, &views) else {
+            return;
+        };
+        self.review_anchor(job, &parent, &views, now);
+        if job.is_anchored() {
+            self.review_chunks(job, peers, &parent, now);
+            self.review_stalls(job, peers, &views, now);
+            self.review_leaves(job, peers, &views, &parent, now);
+        }
+        self.review_hashes(job, peers, &views, &parent, now);
+    }
+
+    fn wake_at(&mut self, at: Time) {
+        self.next_review = Some(self.next_review.map_or(at, |earlier| earlier.min(at)));
+    }
+
+    /// Until when a first flight that was asked for may still be under way.
+    fn flight_deadline(&self, parent: &PeerView) -> Time {
+        let grace = if parent.eager {
+            parent.round_trip + PATIENCE
+        } else {
+            Duration::ZERO
+        };
+        self.last_flight + grace
+    }
+
+    /// Asks for what the anchor lacks once the first flight is late.
+    fn review_anchor(&mut self, job: &Job, parent: &PeerView, views: &[PeerView], now: Time) {
+        if job.is_anchored() {
+            return;
+        }
+        // Every push level above 0 brings the anchor, eager or not.
+        let grace = parent.round_trip + PATIENCE;
+        let deadline = self.last_flight + grace;
+        if now < deadline {
+            self.wake_at(deadline);
+            return;
+        }
+        let geometry = job.geometry;
+        if geometry.count() == 1 {
+            return;
+        }
+        let _ = views;
+        if !job.has_branch() {
+            self.ask_hashes(HashWant {
+                tree: Tree::Txid,
+                short: false,
+                around: 0,
+                level: geometry.depth(),
+                range: 0..1,
+            });
+        }
+        let row = first_row_level(job);
+        if job.verified(geometry.root()).is_none() || !row_is_known(job, row) {
+            self.ask_hashes(HashWant {
+                tree: Tree::Witness,
+                short: false,
+                around: 0,
+                level: row,
+                range: 0..geometry.width(row),
+            });
+        }
+        let count = geometry.count();
+        self.ask_hashes(HashWant {
+            tree: Tree::Witness,
+            short: false,
+            around: 0,
+            level: geometry.depth(),
+            range: count - 1..count,
+        });
+    }
+
+    /// Asks for the description of chunks, and for inner rows of those that lack much.
+    fn review_chunks(&mut self, job: &Job, peers: &JobPeers, parent: &PeerView, now: Time) {
+        let _ = peers;
+        let deadline = self.flight_deadline(parent);
+        let expected = job.expected_transaction_bytes();
+        for chunk in 0..job.chunks.len() as u32 {
+            let Some(state) = job.chunks.get(chunk as usize) else {
+                continue;
+            };
+            if state.done || state.hashes_known || self.rows_asked[chunk as usize] {
+                continue;
+            }
+            if !state.is_described() && now < deadline {
+                self.wake_at(deadline);
+                continue;
+            }
+            let leaves = job.chunk_leaves(chunk);
+            let missing = leaves
+                .clone()
+                .filter(|leaf| matches!(job.leaf(*leaf), Leaf::Missing))
+                .count() as u32;
+            if missing.saturating_mul(expected) < ROW_FROM_BYTES {
+                continue;
+            }
+            self.rows_asked[chunk as usize] = true;
+            let height = (0..=3)
+                .rev()
+                .find(|height| expected << height <= ROW_GRAIN_BYTES)
+                .unwrap_or(0);
+            let depth = job.geometry.depth();
+            let level = depth.saturating_sub(height);
+            if level <= job.chunk_level() {
+                continue;
+            }
+            let first = leaves.start >> (depth - level);
+            let last = (leaves.end - 1) >> (depth - level);
+            self.ask_hashes(HashWant {
+                tree: Tree::Witness,
+                short: false,
+                around: job.chunk_level(),
+                level,
+                range: first..last + 1,
+            });
+        }
+    }
+
+    /// Takes back what a silent peer was asked for.
+    fn review_stalls(&mut self, job: &Job, peers: &mut JobPeers, views: &[PeerView], now: Time) {
+        for view in views {
+            let Some(peer) = peers.get_mut(&view.slot) else {
+                continue;
+            };
+            if peer.outstanding == 0 {
+                continue;
+            }
+            let wait = (view.patience() * 4) * (1 << peer.stalls.min(6));
+            let late_at = peer.last_progress + wait.min(MAX_PATIENCE * 2);
+            if now < late_at {
+                self.wake_at(late_at);
+                continue;
+            }
+            // Only what the peer says it has can be late; a standing want waits as long as it must.
+            let mut taken = Vec::new();
+            for (leaf, asked) in self.leaf_slots.iter_mut().enumerate() {
+                if *asked == view.slot && peer.has_leaf(leaf as u32) {
+                    *asked = NOBODY;
+                    extend(&mut taken, leaf as u32);
+                }
+            }
+            peer.last_progress = now;
+            if taken.is_empty() {
+                self.wake_at(now + wait);
+                continue;
+            }
+            peer.outstanding -= total(&taken).min(peer.outstanding);
+            peer.stalls += 1;
+            peer.requests.push_back(Request::Cancel(taken));
+            self.withheld.push(view.slot);
+            let _ = job;
+        }
+    }
+
+    /// Assigns idle leaves, then lets peers with time take over from the others.
+    fn review_leaves(
+        &mut self,
+        job: &Job,
+        peers: &mut JobPeers,
+        views: &[PeerView],
+        parent: &PeerView,
+        now: Time,
+    ) {
+        let deadline = self.flight_deadline(parent);
+        let chunks = job.chunks.len() as u32;
+        let sole = views.len() == 1;
+        let mut asks: Vec<(u32, Vec<Range<u32>>)> = Vec::new();
+        for step in 0..chunks {
+            let chunk = (self.first_chunk + step) % chunks;
+            let Some(state) = job.chunks.get(chunk as usize) else {
+                continue;
+            };
+            if state.done || (!state.is_described() && now < deadline) {
+                continue;
+            }
+            for leaf in job.chunk_leaves(chunk) {
+                if !matches!(job.leaf(leaf), Leaf::Missing) || leaf == 0 {
+                    continue;
+                }
+                let asked = self.leaf_slots[leaf as usize];
+                let Some(slot) = choose(job, peers, views, parent, sole, leaf, asked) else {
+                    continue;
+                };
+                self.assign(peers, leaf, asked, slot, now, &mut asks);
+            }
+        }
+        if job.transaction(0).is_none() && self.leaf_slots[0] == NOBODY && now >= deadline {
+            self.assign(peers, 0, NOBODY, parent.slot, now, &mut asks);
+        }
+        for (slot, ranges) in asks {
+            if let Some(peer) = peers.get_mut(&slot) {
+                self.requests += 1;
+                peer.requests.push_back(Request::Transactions(ranges));
+            }
+        }
+    }
+
+    fn assign(
+        &mut self,
+        peers: &mut JobPeers,
+        leaf: u32,
+        from: u32,
+        to: u32,
+        now: Time,
+        asks: &mut Vec<(u32, Vec<Range<u32>>)>,
+    ) {
+        if from != NOBODY
+            && let Some(loser) = peers.get_mut(&from)
+        {
+            loser.outstanding = loser.outstanding.saturating_sub(1);
+            match loser.requests.back_mut() {
+                Some(Request::Cancel(ranges)) => extend(ranges, leaf),
+                _ => {
+                    let only = leaf..leaf + 1;
+                    loser.requests.push_back(Request::Cancel(vec![only]));
+                }
+            }
+        }
+        self.leaf_slots[leaf as usize] = to;
+        if let Some(winner) = peers.get_mut(&to) {
+            if winner.outstanding == 0 {
+                winner.last_progress = now;
+            }
+            winner.outstanding += 1;
+            winner.was_asked = true;
+        }
+        match asks.iter_mut().find(|(slot, _)| *slot == to) {
+            Some((_, ranges)) => extend(ranges, leaf),
+            None => asks.push((to, vec![leaf..leaf + 1])),
+        }
+    }
+
+    /// Sends requests for hashes, again to another peer when one is late.
+    fn review_hashes(
+        &mut self,
+        job: &Job,
+        peers: &mut JobPeers,
+        views: &[PeerView],
+        parent: &PeerView,
+        now: Time,
+    ) {
+        self.hashes.retain(|ask| !is_satisfied(job, &ask.want));
+        let mut wakes = Vec::new();
+        for ask in &mut self.hashes {
+            let current = views.iter().find(|view| view.slot == ask.slot);
+            if let Some(view) = current {
+                let wait = (view.patience() * 2) * (1 << ask.tries.min(6));
+                let late_at = ask.asked + wait.min(MAX_PATIENCE);
+                if now < late_at {
+                    wakes.push(late_at);
+                    continue;
+                }
+            }
+            // In turn: the parent, then the others, those that say they know the chunk first.
+            let slot = if ask.tries == 0 {
+                parent.slot
+            } else {
+                next_view(views, ask.slot)
+            };
+            ask.slot = slot;
+            ask.asked = now;
+            ask.tries += 1;
+            wakes.push(now + PATIENCE * 4);
+            if let Some(peer) = peers.get_mut(&slot) {
+                self.requests += 1;
+                peer.requests.push_back(Request::Hashes(ask.want.clone()));
+            }
+        }
+        wakes.into_iter().for_each(|at| self.wake_at(at));
+    }
+}
+
+/// The first peer that opened the job to us, the fastest if several did in the same moment.
+fn parent(peers: &JobPeers, views: &[PeerView]) -> Option<PeerView> {
+    views
+        .iter()
+        .filter_map(|view| {
+            let opened = peers.get(&view.slot)?.opened_at;
+            Some((opened.unwrap_or(Time::MAX), view.round_trip, *view))
+        })
+        .min_by_key(|(opened, round_trip, view)| (*opened, *round_trip, view.slot))
+        .map(|(_, _, view)| view)
+}
+
+/// The slot after this one, in a circle.
+fn next_view(views: &[PeerView], slot: u32) -> u32 {
+    views
+        .iter()
+        .map(|view| view.slot)
+        .find(|other| *other > slot || slot == NOBODY)
+        .or_else(|| views.first().map(|view| view.slot))
+        .unwrap_or(slot)
+}
+
+/// Who should be asked for a leaf that `asked` is asked for now; `None` if nothing should change.
+fn choose(
+    job: &Job,
+    peers: &JobPeers,
+    views: &[PeerView],
+    parent: &PeerView,
+    sole: bool,
+    leaf: u32,
+    asked: u32,
+) -> Option<u32> {
+    if sole {
+        return (asked == NOBODY).then_some(parent.slot);
+    }
+    let expected = u64::from(job.expected_transaction_bytes());
+    let finish = |view: &PeerView, peer: &JobPeer| {
+        let queue = u64::from(peer.outstanding + 1) * expected * 1_000_000;
+        queue / view.rate_bytes_per_s.max(1) + view.round_trip.as_micros() as u64 / 2
+            << peer.stalls.min(8)
+    };
+    let best = views
+        .iter()
+        .filter_map(|view| {
+            let peer = peers.get(&view.slot)?;
+            let open = u64::from(peer.outstanding) * expected < view.window_bytes();
+            let idle = asked == NOBODY || view.slot == asked || {
+                // To take over from another, a peer must have time to spare.
+                u64::from(peer.outstanding) * expected * 2 < view.window_bytes()
+            };
+            (peer.has_leaf(leaf) && open && idle).then(|| (finish(view, peer), view))
+        })
+        .min_by_key(|(finish, view)| (*finish, view.slot));
+    if asked == NOBODY {
+        let somebody = views.iter().any(|view| {
+            peers
+                .get(&view.slot)
+                .is_some_and(|peer| peer.has_leaf(leaf))
+        });
+        return match best {
+            Some((_, view)) => Some(view.slot),
+            None if somebody => None,
+            None => Some(parent.slot),
+        };
+    }
+    let (best_finish, best) = best?;
+    if best.slot == asked {
+        return None;
+    }
+    let current = views.iter().find(|view| view.slot == asked)?;
+    let holder = peers.get(&asked)?;
+    let current_finish = if holder.has_leaf(leaf) {
+        finish(current, holder)
+    } else {
+        // It waits for the transaction itself; what is known to lie elsewhere comes sooner from there
+        // unless its own announcement is under way, which half a round trip allows for.
+        u64::MAX / 4
+    };
+    // The request costs the new peer's half round trip; what is nearly here is not asked again.
+    let arrival = best_finish * 2 + best.round_trip.as_micros() as u64;
+    (arrival < current_finish).then_some(best.slot)
+}
+
+/// The level of the row of witness hashes that goes with the anchor: the deepest whose hashes fit one
+/// datagram beside OPEN_JOB, but not below the chunks.
+pub(crate) fn first_row_level(job: &Job) -> u8 {
+    /// 32 hashes are 1,024 bytes.
+    const WIDEST: u32 = 32;
+    let mut level = job.chunk_level();
+    while level > 0 && job.geometry.width(level) > WIDEST {
+        level -= 1;
+    }
+    level
+}
+
+fn row_is_known(job: &Job, level: u8) -> bool {
+    let geometry = job.geometry;
+    (0..geometry.width(level)).all(|index| {
+        geometry
+            .node(level, index)
+            .is_some_and(|node| job.verified(node).is_some())
+    })
+}
+
+/// Whether everything that a request asks for is here.
+fn is_satisfied(job: &Job, want: &HashWant) -> bool {
+    if want.tree == Tree::Txid {
+        return job.has_branch();
+    }
+    if want.short {
+        let start = want.range.start;
+        return job
+            .chunks
+            .get(job.chunk_of(start) as usize)
+            .is_none_or(|chunk| chunk.is_described());
+    }
+    want.range.clone().all(|index| {
+        job.geometry
+            .node(want.level, index)
+            .is_none_or(|node| job.verified(node).is_some())
+    })
+}
+
+/// Adds a leaf to ranges that rise, or begins a new one.
+fn extend(ranges: &mut Vec<Range<u32>>, leaf: u32) {
+    match ranges.last_mut() {
+        Some(last) if last.end == leaf => last.end += 1,
+        _ => ranges.push(leaf..leaf + 1),
+    }
+}
+
+fn total(ranges: &[Range<u32>]) -> u32 {
+    ranges.iter().map(|range| range.end - range.start).sum()
+}

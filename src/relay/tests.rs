@@ -1,0 +1,1 @@
+//! Engines that speak to each other in memory.
