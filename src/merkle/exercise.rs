@@ -53,7 +53,7 @@ fn step(partial: &mut Partial<u8>, tree: &Tree, what: u8, node: Node, source: u8
     let truth = tree.hashes[&(node.level(), node.index())];
     let lie = (source >= LIARS && what & 0x80 != 0).then_some([source; 32]);
     let offer = match what % 8 {
-        0 if source % 16 == 0 => {
+        0 if source.is_multiple_of(16) => {
             partial.trust_root(tree.root());
             return;
         }
