@@ -1,7 +1,9 @@
 //! Short ids: what it takes to find a block's 3,000 among a pool's 300,000 transactions, on one core.
 //!
 //! `index` is the pass over the pool, done once for a block and nonce; `resolve` is what 24 chunks of up to 128
-//! ids then cost together; `match` is both. Target: `match` within 5 ms.
+//! ids then cost together; `match` is both. Target: `match` within 5 ms. The measure that holds on any machine is
+//! `siphasher`, the library's hash of 300,000 ids and nothing else: `match` takes about as long (1.02 of it on a
+//! Xeon whose other hyperthread was busy: 7.3 ms against 7.2 ms), for two hashes run side by side.
 
 use std::hint::black_box;
 

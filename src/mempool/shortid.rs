@@ -347,18 +347,29 @@ mod tests {
 
     #[test]
     fn two_of_one_short_id_are_both_seen() {
-        // Real collisions of 48 bits take 2^24 hashes, so the check of the whole id is left out: entries that agree
-        // in chain and tag are made by hand.
-        let pool = pool_of(3);
-        let mut index = pool.index(ShortIdKey::from_words([7, 8]));
-        index.heads = vec![0; 1 << MIN_CHAINS_LOG2];
-        let first = numbered(0);
-        let short_id = index.key().short_id(&first.wtxid());
-        let (chain, tag) = index.home(short_id);
-        index.heads[chain] = tag | 3;
-        index.next = vec![0, tag | 1, tag | 2];
-        let slots: Vec<u32> = index.slots(chain, tag).collect();
-        assert_eq!(slots, [2, 1, 0]);
-        assert_eq!(index.resolve(&pool, short_id), Resolved::Unique(&first));
+        // Found by searching 120 million numbers.
+        let (one, other) = (numbered(1_034_774), numbered(39_133_106));
+        let key = ShortIdKey::from_words([7, 8]);
+        let short_id = key.short_id(&one.wtxid());
+        assert_eq!(short_id, 0x0960_6a31_7f8b);
+        assert_eq!(short_id, key.short_id(&other.wtxid()));
+        let mut pool = pool_of(1000);
+        pool.insert(&one);
+        let mut index = pool.index(key);
+        assert_eq!(index.resolve(&pool, short_id), Resolved::Unique(&one));
+        let Insert::Added { handle, .. } = pool.insert(&other) else {
+            panic!("new");
+        };
+        assert_eq!(index.resolve(&pool, short_id), Resolved::Unique(&one));
+        index.add(&pool, handle);
+        for index in [index, pool.index(key)] {
+            let Resolved::Ambiguous(both) = index.resolve(&pool, short_id) else {
+                panic!("two have it");
+            };
+            assert_eq!(both[..], [&other, &one]);
+        }
+        pool.remove(&one.wtxid());
+        let found = pool.index(key);
+        assert_eq!(found.resolve(&pool, short_id), Resolved::Unique(&other));
     }
 }
