@@ -4,12 +4,11 @@
 //! - [`Run`], [`Lap`], [`fold()`]: proofs, and how they are checked
 //! - [`hash`]: double SHA-256, of pairs and of rows
 //! - [`Partial`]: takes hashes in any order and says which of them are proven
-//! - [`mod@reference`]: the same by brute force; [`exercise`]: bytes as operations; both for tests and fuzzing only
+//! - [`mod@reference`]: the same by brute force, for tests and fuzzing only
 //!
 //! Two trees of a block have the same shape: that of transaction ids, which the header commits to, and
 //! that of witness transaction ids, which the coinbase commits to. Nothing here knows which it holds.
 
-pub mod exercise;
 mod geometry;
 pub mod hash;
 mod partial;
