@@ -122,6 +122,13 @@ impl PeerAddress {
         &self.host
     }
 
+    /// Host and port in one text, as a look-up takes it; `default` where no port was given.
+    pub fn with_port(&self, default: u16) -> String {
+        let port = Some(self.port.unwrap_or(default));
+        let host = self.host.clone();
+        Self { host, port }.to_string()
+    }
+
     /// The control port, unless the network's default is meant.
     pub fn port(&self) -> Option<u16> {
         self.port

@@ -1,9 +1,35 @@
 //! The composition root: the only place where the slices of the crate meet.
+//!
+//! ```text
+//!                       ┌──────────────── thread "engine" ───────────────┐
+//!   UDP ◀──────────────▶│ driver: Engine, HeaderBook, UdpPort, Timer      │
+//!   TCP ◀── net::hub ──▶│ one select, one turn, all output before waiting │
+//!                       └───▲─────────────┬───────────────┬──────────────┘
+//!               commands    │             │ news          │ whole blocks    (all queues bounded)
+//!   HTTP ◀─▶ rpc ───────────┘     thread "events"   thread "store"
+//!             │                    log, stdout        BlockStore
+//!             └── getblock ◀──────────────────────────────┘
+//! ```
+//!
+//! - [`settings`]: flags and file to what holds; [`datadir`]: lock, cookie, addresses; [`logs`]
+//! - [`run`](mod@run): starts and ends all of it in order; [`stop`]: the signal
+//! - [`driver`]: the engine's thread; [`engine`]: the commands it answers; [`headers`]: its judge
+//! - [`router`] and [`events`]: what happened, told; [`store`]: blocks on disk; [`files`]: whole or absent
+//! - [`rpc`]: JSON-RPC over HTTP; [`client`]: `blocktorrent cli`
 
+pub mod client;
 pub mod datadir;
+pub mod driver;
 pub mod engine;
+pub mod events;
 pub mod files;
 pub mod headers;
+pub mod logs;
+pub mod router;
+pub mod rpc;
+pub mod run;
+pub mod settings;
+pub mod stop;
 pub mod store;
 
 use std::process::ExitCode;
@@ -16,19 +42,19 @@ use crate::config::Options;
 /// # Errors
 ///
 /// One line that says what to do.
-pub fn run(options: Options) -> anyhow::Result<()> {
-    let _ = options;
-    anyhow::bail!("the node is still being built")
+pub fn run(flags: Options) -> anyhow::Result<()> {
+    let settings = settings::Settings::load(flags)?;
+    logs::start(&settings.config.log, settings.config.log_format)?;
+    run::run(&settings)
 }
 
-/// Calls a running node.
+/// Calls a running node and prints its answer.
 ///
 /// # Errors
 ///
 /// One line that says what to do.
 pub fn call(options: &CallOptions) -> anyhow::Result<ExitCode> {
-    let _ = options;
-    anyhow::bail!("the client is still being built")
+    client::call(options)
 }
 
 /// Runs the demo.

@@ -1,0 +1,369 @@
+//! The engine's thread: it takes what came in, turns the engine once, and sends what comes out.
+//!
+//! ```text
+//!   readable ─┐                          ┌─▶ events ──▶ router (bounded; chunks may be dropped)
+//!   control ──┤  one select, one turn    ├─▶ blocks ──▶ store  (bounded)
+//!   command ──┤ ───────▶ Engine ───────▶ ├─▶ control ─▶ writers
+//!   deadline ─┘                          └─▶ datagrams ▶ UdpPort, flushed before the next wait
+//! ```
+//!
+//! Nothing here blocks but the one wait: no disk, no log, no lock that another thread holds for long. A
+//! chunk that was verified in a turn leaves in the same turn.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::net::SocketAddr;
+
+use bytes::Bytes;
+use tokio::sync::mpsc;
+
+use super::engine::{Command, Counters, Hash, PeerName};
+use super::events::{News, Stamped};
+use super::headers::HeaderBook;
+use super::stop::Stop;
+use crate::net::udp::{Flush, PushError};
+use crate::net::{Clock, ConnectionId, ControlIn, Direction, Timer, UdpPort, Writer};
+use crate::relay::{Engine, Event, Initiator, SessionId, WakeReason};
+use crate::time::Time;
+
+/// Control events and commands taken in one turn before the engine's output is sent.
+const MAX_INPUTS: usize = 32;
+/// Queues of datagrams filled in one turn before what came in meanwhile is taken.
+const MAX_FLUSHES: usize = 4;
+/// Blocks whose number of chunks is remembered for the events.
+const MAX_REMEMBERED: usize = 64;
+/// Bytes of the largest UDP datagram, which the engine may write.
+const DATAGRAM_BYTES: usize = 65_507;
+
+/// What the thread is given.
+#[derive(Debug)]
+pub struct Inputs {
+    /// What control connections bring.
+    pub control: mpsc::Receiver<ControlIn>,
+    /// What callers ask.
+    pub commands: mpsc::Receiver<Command>,
+    /// The signal to end.
+    pub stop: Stop,
+}
+
+/// Where the thread's output goes besides the sockets.
+#[derive(Debug)]
+pub struct Outputs {
+    /// What happened.
+    pub news: mpsc::Sender<Stamped>,
+    /// Blocks that are whole.
+    pub blocks: mpsc::Sender<(Hash, Bytes)>,
+    /// Whether somebody wants to see every chunk.
+    pub every_chunk: bool,
+}
+
+/// One control connection as the engine's thread sees it.
+#[derive(Debug)]
+struct Connection {
+    session: SessionId,
+    /// Dropped to close the connection.
+    writer: Writer,
+}
+
+/// The engine and all that it is driven with.
+pub struct Driver {
+    engine: Engine,
+    book: HeaderBook,
+    clock: Clock,
+    port: UdpPort,
+    timer: Timer,
+    connections: BTreeMap<ConnectionId, Connection>,
+    sessions: BTreeMap<SessionId, (ConnectionId, SocketAddr)>,
+    chunks: BTreeMap<Hash, u32>,
+    outputs: Outputs,
+    dropped: u64,
+    datagram: Box<[u8]>,
+}
+
+impl std::fmt::Debug for Driver {
+    fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        formatter
+            .debug_struct("Driver")
+            .field("connections", &self.connections.len())
+            .finish_non_exhaustive()
+    }
+}
+
+impl Driver {
+    /// A driver of `engine`, on the runtime of the present thread.
+    ///
+    /// # Errors
+    ///
+    /// The system has no descriptor for the timer.
+    pub fn new(
+        engine: Engine,
+        book: HeaderBook,
+        clock: Clock,
+        port: UdpPort,
+        outputs: Outputs,
+    ) -> io::Result<Self> {
+        Ok(Self {
+            engine,
+            book,
+            clock,
+            port,
+            timer: Timer::new(clock)?,
+            connections: BTreeMap::new(),
+            sessions: BTreeMap::new(),
+            chunks: BTreeMap::new(),
+            outputs,
+            dropped: 0,
+            datagram: vec![0; DATAGRAM_BYTES].into_boxed_slice(),
+        })
+    }
+
+    /// Drives the engine until the node stops, and says farewell to its peers.
+    ///
+    /// # Errors
+    ///
+    /// The socket or the timer can't be used any more.
+    pub async fn run(mut self, mut inputs: Inputs) -> io::Result<()> {
+        loop {
+            let more = self.drain();
+            self.timer.set(self.deadline(more))?;
+            tokio::select! {
+                ready = self.port.readable() => {
+                    ready?;
+                    self.receive()?;
+                }
+                ready = self.port.writable(), if self.port.is_blocked() => ready?,
+                expired = self.timer.expired() => {
+                    expired?;
+                    self.engine.handle_timeout(self.clock.now());
+                }
+                Some(control) = inputs.control.recv() => {
+                    self.handle_control(control);
+                    self.take_waiting(&mut inputs);
+                }
+                Some(command) = inputs.commands.recv() => {
+                    self.handle_command(command);
+                    self.take_waiting(&mut inputs);
+                }
+                () = inputs.stop.stopped() => break,
+            }
+        }
+        self.engine.shut_down(self.clock.now());
+        self.drain();
+        // With their writers the connections end, once the farewells are written.
+        self.connections.clear();
+        Ok(())
+    }
+
+    /// When to wake although nothing came in. With `more` to send that is at once.
+    fn deadline(&self, more: bool) -> Option<Time> {
+        if more {
+            return Some(self.clock.now());
+        }
+        // While the socket takes nothing, the pacer's turn is when it does again.
+        let engine = self
+            .engine
+            .poll_deadline()
+            .filter(|(_, reason)| !(self.port.is_blocked() && *reason == WakeReason::Pacing))
+            .map(|(time, _)| time);
+        engine.into_iter().chain(self.port.deadline()).min()
+    }
+
+    fn receive(&mut self) -> io::Result<()> {
+        let now = self.clock.now();
+        let engine = &mut self.engine;
+        self.port
+            .recv_batch(|from, datagram| engine.handle_datagram(now, from, datagram))?;
+        Ok(())
+    }
+
+    /// Takes what else waits, up to a bound, so that one turn sends for all of it.
+    fn take_waiting(&mut self, inputs: &mut Inputs) {
+        for _ in 0..MAX_INPUTS {
+            let control = inputs.control.try_recv().ok();
+            let command = inputs.commands.try_recv().ok();
+            if control.is_none() && command.is_none() {
+                return;
+            }
+            control.into_iter().for_each(|it| self.handle_control(it));
+            command.into_iter().for_each(|it| self.handle_command(it));
+        }
+    }
+
+    fn handle_control(&mut self, control: ControlIn) {
+        let now = self.clock.now();
+        match control {
+            ControlIn::Connected {
+                id,
+                remote,
+                direction,
+                writer,
+            } => {
+                let initiator = match direction {
+                    Direction::Inbound => Initiator::Inbound,
+                    Direction::Outbound => Initiator::Outbound,
+                };
+                // Without a session the writer is dropped here, which closes the connection.
+                if let Some(session) = self.engine.handle_connected(now, initiator, remote) {
+                    self.connections.insert(id, Connection { session, writer });
+                    self.sessions.insert(session, (id, remote));
+                }
+            }
+            ControlIn::Bytes { id, bytes } => {
+                if let Some(connection) = self.connections.get(&id) {
+                    self.engine.handle_control(now, connection.session, &bytes);
+                }
+            }
+            ControlIn::Room { id } => self.write_control(id),
+            ControlIn::Closed { id, .. } => {
+                if let Some(connection) = self.connections.remove(&id) {
+                    self.engine.handle_disconnected(now, connection.session);
+                }
+            }
+        }
+    }
+
+    fn handle_command(&mut self, command: Command) {
+        let now = self.clock.now();
+        // Whoever asked may have left; then the answer is nobody's.
+        match command {
+            Command::SubmitBlock { block, reply } => {
+                reply.send(self.engine.submit_block(now, block)).ok();
+            }
+            Command::AddTransaction { transaction, reply } => {
+                reply
+                    .send(self.engine.add_transaction(now, transaction))
+                    .ok();
+            }
+            Command::SubmitHeader { header, reply } => {
+                reply.send(self.book.submit(&header, now)).ok();
+            }
+            Command::Chain(reply) => drop(reply.send(self.book.chain())),
+            Command::Header { hash, reply } => drop(reply.send(self.book.header(&hash))),
+            Command::Block { hash, reply } => drop(reply.send(self.engine.block(&hash))),
+            Command::Peers(reply) => drop(reply.send(self.engine.peers(now))),
+            Command::Jobs(reply) => drop(reply.send(self.engine.jobs())),
+            Command::Counters(reply) => {
+                let counters = Counters {
+                    engine: self.engine.totals(),
+                    udp: self.port.stats(),
+                    mempool: self.engine.mempool(),
+                };
+                reply.send(counters).ok();
+            }
+            Command::Disconnect { peer, reply } => {
+                let named = |(session, (_, remote)): (&SessionId, &(ConnectionId, SocketAddr))| {
+                    let is_named = match peer {
+                        PeerName::Number(number) => session.as_number() == number,
+                        PeerName::Address(address) => *remote == address,
+                    };
+                    is_named.then_some(*session)
+                };
+                let session = self.sessions.iter().find_map(named);
+                if let Some(session) = session {
+                    self.engine.disconnect(now, session);
+                }
+                reply.send(session.is_some()).ok();
+            }
+        }
+    }
+
+    /// Sends on all that the engine has to give; whether there is more than one turn may send.
+    fn drain(&mut self) -> bool {
+        while let Some(event) = self.engine.poll_event() {
+            self.handle_event(event);
+        }
+        while let Some(session) = self.engine.poll_control_ready() {
+            if let Some((id, _)) = self.sessions.get(&session) {
+                self.write_control(*id);
+            }
+        }
+        self.send_datagrams()
+    }
+
+    fn handle_event(&mut self, event: Event) {
+        if let Event::JobOpened { block, chunks, .. } = &event {
+            if self.chunks.len() >= MAX_REMEMBERED {
+                self.chunks.pop_first();
+            }
+            self.chunks.insert(*block, *chunks);
+        }
+        if self.outputs.every_chunk || !matches!(event, Event::ChunkVerified { .. }) {
+            self.tell(&event);
+        }
+        match event {
+            Event::SessionDown { session, .. } => self.close(session),
+            // A block of this side goes to the disk with whoever handed it in.
+            Event::BlockComplete {
+                block,
+                bytes,
+                local: false,
+                ..
+            } => {
+                // A store that lags by so many blocks has lost its disk; the engine must go on.
+                self.outputs.blocks.try_send((block, bytes)).ok();
+            }
+            _ => {}
+        }
+    }
+
+    fn tell(&mut self, event: &Event) {
+        let name = |session: SessionId| self.sessions.get(&session).map(|(_, remote)| *remote);
+        let chunks = |block: &Hash| self.chunks.get(block).copied();
+        let stamped = Stamped {
+            time: self.clock.now(),
+            news: News::new(event, name, chunks),
+            dropped_before: self.dropped,
+        };
+        match self.outputs.news.try_send(stamped) {
+            Ok(()) => self.dropped = 0,
+            Err(_) => self.dropped += 1,
+        }
+    }
+
+    /// Writes what is left for an ended session, and closes its connection.
+    fn close(&mut self, session: SessionId) {
+        if let Some((id, _)) = self.sessions.remove(&session) {
+            self.write_control(id);
+            self.connections.remove(&id);
+        }
+    }
+
+    fn write_control(&mut self, id: ConnectionId) {
+        let now = self.clock.now();
+        let Some(connection) = self.connections.get(&id) else {
+            return;
+        };
+        while connection.writer.try_room() {
+            let Some(bytes) = self.engine.poll_control(now, connection.session) else {
+                return;
+            };
+            if connection.writer.try_send(bytes).is_err() {
+                // The connection has ended; `Closed` is on the way.
+                return;
+            }
+        }
+    }
+
+    fn send_datagrams(&mut self) -> bool {
+        for _ in 0..MAX_FLUSHES {
+            let mut filled = true;
+            while self.port.has_room() {
+                let now = self.clock.now();
+                let Some(transmit) = self.engine.poll_transmit(now, &mut self.datagram) else {
+                    filled = false;
+                    break;
+                };
+                let datagram = self.datagram.get(..transmit.len).unwrap_or_default();
+                match self.port.push(now, transmit.to, datagram) {
+                    Ok(()) => {}
+                    // Either is a datagram lost, as the network may lose any.
+                    Err(PushError::Full | PushError::Invalid) => {}
+                }
+            }
+            if self.port.flush(self.clock.now()) == Flush::Blocked || !filled {
+                return false;
+            }
+        }
+        true
+    }
+}

@@ -1,0 +1,316 @@
+//! What happened, as it leaves the engine's thread: for the log, and for whoever watches live.
+//!
+//! With `--events-stdout` each is a line of JSON on stdout. Every line has `t_us`, microseconds since the Unix
+//! epoch, and `event`:
+//!
+//! | event | further members |
+//! | --- | --- |
+//! | `ready` | `control data rpc`: the addresses listened on |
+//! | `session` | `session addr agent`: a handshake is done |
+//! | `session_down` | `session addr reason` |
+//! | `path` | `session addr udp`: data goes over UDP from now on, or no longer |
+//! | `job` | `job height transactions chunks from` |
+//! | `chunk` | `job chunk chunks from` |
+//! | `complete` | `job height bytes elapsed_us local` |
+//! | `closed` | `job reason` |
+//! | `refused` | `session addr reason score` |
+//! | `dropped` | `count`: so many lines before the next one were lost, for they were not read in time |
+//!
+//! `from` is `local`, `mempool`, or the peer's address as in `getpeerinfo`; `session` its `id` there; `job` the hash of the block.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::engine::Hash;
+use super::rpc::hash_text;
+use crate::relay::{Event, SessionId, Source};
+use crate::time::Time;
+
+/// News, when it happened, and how many before it were lost.
+#[derive(Clone, Debug)]
+pub struct Stamped {
+    /// When.
+    pub time: Time,
+    /// What.
+    pub news: News,
+    /// How many before it could not be handed over.
+    pub dropped_before: u64,
+}
+
+/// What happened, in plain values.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+#[expect(missing_docs, reason = "the table above says what the members are")]
+pub enum News {
+    /// The node listens.
+    Ready {
+        control: SocketAddr,
+        data: SocketAddr,
+        rpc: SocketAddr,
+    },
+    /// A handshake is done.
+    Session {
+        session: u64,
+        addr: Option<SocketAddr>,
+        agent: String,
+    },
+    /// A session has ended.
+    SessionDown {
+        session: u64,
+        addr: Option<SocketAddr>,
+        reason: &'static str,
+    },
+    /// Data goes another way.
+    Path {
+        session: u64,
+        addr: Option<SocketAddr>,
+        udp: bool,
+    },
+    /// A block is being received or served.
+    Job {
+        job: String,
+        height: u32,
+        transactions: u32,
+        chunks: u32,
+        from: String,
+    },
+    /// A chunk is whole and verified.
+    Chunk {
+        job: String,
+        chunk: u32,
+        /// Of how many, while that is remembered.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        chunks: Option<u32>,
+        from: String,
+    },
+    /// A block is whole.
+    Complete {
+        job: String,
+        height: u32,
+        bytes: usize,
+        #[serde(rename = "elapsed_us", serialize_with = "as_microseconds")]
+        elapsed: Duration,
+        local: bool,
+    },
+    /// A job was given up.
+    Closed { job: String, reason: &'static str },
+    /// A datum was refused and scored.
+    Refused {
+        session: u64,
+        addr: Option<SocketAddr>,
+        reason: &'static str,
+        score: u32,
+    },
+}
+
+fn as_microseconds<S: serde::Serializer>(
+    duration: &Duration,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u64(u64::try_from(duration.as_micros()).unwrap_or(u64::MAX))
+}
+
+impl News {
+    /// What the engine says, with sessions named by `name`, in a block of `chunks`.
+    pub fn new(
+        event: &Event,
+        name: impl Fn(SessionId) -> Option<SocketAddr>,
+        chunks: impl Fn(&Hash) -> Option<u32>,
+    ) -> Self {
+        let from = |source: &Source| match source {
+            Source::Local => "local".to_owned(),
+            Source::Mempool(_) => "mempool".to_owned(),
+            Source::Peer(session) => match name(*session) {
+                Some(address) => address.to_string(),
+                None => format!("session {session}"),
+            },
+        };
+        match event {
+            Event::SessionUp { session, agent } => Self::Session {
+                session: session.as_number(),
+                addr: name(*session),
+                agent: agent.clone(),
+            },
+            Event::SessionDown { session, reason } => Self::SessionDown {
+                session: session.as_number(),
+                addr: name(*session),
+                reason,
+            },
+            Event::PathChanged { session, udp } => Self::Path {
+                session: session.as_number(),
+                addr: name(*session),
+                udp: *udp,
+            },
+            Event::JobOpened {
+                block,
+                height,
+                transactions,
+                chunks,
+                source,
+            } => Self::Job {
+                job: hash_text(block),
+                height: *height,
+                transactions: *transactions,
+                chunks: *chunks,
+                from: from(source),
+            },
+            Event::ChunkVerified {
+                block,
+                chunk,
+                source,
+            } => Self::Chunk {
+                job: hash_text(block),
+                chunk: *chunk,
+                chunks: chunks(block),
+                from: from(source),
+            },
+            Event::BlockComplete {
+                block,
+                height,
+                bytes,
+                elapsed,
+                local,
+            } => Self::Complete {
+                job: hash_text(block),
+                height: *height,
+                bytes: bytes.len(),
+                elapsed: *elapsed,
+                local: *local,
+            },
+            Event::JobClosed { block, reason } => Self::Closed {
+                job: hash_text(block),
+                reason,
+            },
+            Event::Refused {
+                session,
+                refusal,
+                score,
+            } => Self::Refused {
+                session: session.as_number(),
+                addr: name(*session),
+                reason: refusal.name(),
+                score: *score,
+            },
+        }
+    }
+}
+
+impl Stamped {
+    /// The line of JSON, preceded by one that tells of lost ones, if any.
+    pub fn to_lines(&self) -> String {
+        #[derive(Serialize)]
+        struct Line<'a> {
+            t_us: u64,
+            #[serde(flatten)]
+            news: &'a News,
+        }
+        let t_us = self.time.as_nanos() / 1_000;
+        let line = Line {
+            t_us,
+            news: &self.news,
+        };
+        let line = serde_json::to_string(&line).expect("plain values become JSON");
+        match self.dropped_before {
+            0 => format!("{line}\n"),
+            count => {
+                format!("{{\"t_us\":{t_us},\"event\":\"dropped\",\"count\":{count}}}\n{line}\n")
+            }
+        }
+    }
+
+    /// A line of the log, at a level that a peer can't drive up.
+    pub fn log(&self) {
+        match &self.news {
+            News::Ready { control, data, rpc } => {
+                tracing::info!(%control, %data, %rpc, "listening");
+            }
+            News::Session {
+                session,
+                addr,
+                agent,
+            } => tracing::info!(session, peer = shown(addr), agent, "session is up"),
+            News::SessionDown {
+                session,
+                addr,
+                reason,
+            } => tracing::info!(session, peer = shown(addr), reason, "session has ended"),
+            News::Path { session, addr, udp } => {
+                tracing::debug!(session, peer = shown(addr), udp, "path has changed");
+            }
+            News::Job {
+                job,
+                height,
+                transactions,
+                chunks,
+                from,
+            } => tracing::info!(
+                block = job,
+                height,
+                transactions,
+                chunks,
+                from,
+                "job is open"
+            ),
+            News::Chunk {
+                job, chunk, from, ..
+            } => {
+                tracing::trace!(block = job, chunk, from, "chunk is verified");
+            }
+            News::Complete {
+                job,
+                height,
+                bytes,
+                elapsed,
+                local,
+            } => {
+                let ms = elapsed.as_secs_f64() * 1e3;
+                tracing::info!(block = job, height, bytes, ms, local, "block is whole");
+            }
+            News::Closed { job, reason } => {
+                tracing::info!(block = job, reason, "job is closed");
+            }
+            News::Refused {
+                session,
+                addr,
+                reason,
+                score,
+            } => tracing::debug!(session, peer = shown(addr), reason, score, "refused"),
+        }
+        if self.dropped_before > 0 {
+            tracing::warn!(
+                count = self.dropped_before,
+                "events were lost before this one"
+            );
+        }
+    }
+}
+
+fn shown(address: &Option<SocketAddr>) -> String {
+    address.map_or_else(|| "?".to_owned(), |address| address.to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_is_one_object_with_time_and_name() {
+        let stamped = Stamped {
+            time: Time::from_nanos(7_000_999),
+            news: News::Chunk {
+                job: "ab".into(),
+                chunk: 3,
+                chunks: Some(20),
+                from: "mempool".into(),
+            },
+            dropped_before: 2,
+        };
+        assert_eq!(
+            stamped.to_lines(),
+            "{\"t_us\":7000,\"event\":\"dropped\",\"count\":2}\n\
+             {\"t_us\":7000,\"event\":\"chunk\",\"job\":\"ab\",\"chunk\":3,\"chunks\":20,\"from\":\"mempool\"}\n"
+        );
+    }
+}

@@ -1,0 +1,164 @@
+//! The table of methods: names, parameters and help. `cli` reads it too, to know which arguments are
+//! JSON and which are plain text.
+
+use std::fmt::Write as _;
+
+/// A method that can be called.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Method {
+    /// Which one.
+    pub kind: Kind,
+    /// Its name.
+    pub name: &'static str,
+    /// Its parameters, in order.
+    pub parameters: &'static [Parameter],
+    /// What it does and answers.
+    pub help: &'static str,
+}
+
+/// One parameter of a method.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Parameter {
+    /// Its name.
+    pub name: &'static str,
+    /// Whether a call needs it.
+    pub required: bool,
+    /// Whether `cli` reads it as JSON; otherwise it is text as it stands.
+    pub json: bool,
+}
+
+const fn text(name: &'static str) -> Parameter {
+    Parameter {
+        name,
+        required: true,
+        json: false,
+    }
+}
+
+const fn optional_text(name: &'static str) -> Parameter {
+    Parameter {
+        name,
+        required: false,
+        json: false,
+    }
+}
+
+const fn optional_json(name: &'static str) -> Parameter {
+    Parameter {
+        name,
+        required: false,
+        json: true,
+    }
+}
+
+macro_rules! methods {
+    ($($kind:ident $name:literal ($($parameter:expr),*) $help:literal;)+) => {
+        /// Which method is meant.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+        pub enum Kind { $(#[doc = concat!("`", $name, "`")] $kind,)+ }
+
+        /// Every method, in the order of `help`.
+        pub static METHODS: &[Method] = &[$(Method {
+            kind: Kind::$kind,
+            name: $name,
+            parameters: &[$($parameter),*],
+            help: $help,
+        },)+];
+    };
+}
+
+methods! {
+    GetBlock "getblock" (text("blockhash"), optional_json("verbosity"))
+        "A block that this node keeps.\n\
+         verbosity 0: its bytes in hex; 1 (default): an object with the txids in \"tx\"; 2: with the transactions.";
+    GetBlockchainInfo "getblockchaininfo" ()
+        "The header chain. \"headers\" is its height, \"bestblockhash\" its tip; \"blocks\" is the height of the \
+         newest block that is kept whole.\nWhat Bitcoin Core's fields say of validation is absent: a relay checks work, not scripts.";
+    GetBlockHeader "getblockheader" (text("blockhash"), optional_json("verbose"))
+        "A header of the chain: an object, or its 80 bytes in hex if verbose is false.";
+    GetJobInfo "getjobinfo" ()
+        "The blocks being relayed or relayed lately, newest last: progress, times in microseconds since the Unix epoch, \
+         requests sent, and how many chunks came from whom.";
+    GetMempoolInfo "getmempoolinfo" ()
+        "The transactions held for short ids: count, bytes and bound.";
+    SendRawTransaction "sendrawtransaction" (text("hexstring"), optional_json("maxfeerate"), optional_json("maxburnamount"))
+        "Holds a transaction, so that blocks need not bring it. Answers its txid.\n\
+         It is parsed, not validated, and relayed only as part of a block; the limits on fees are ignored.";
+    SubmitBlock "submitblock" (text("hexdata"), optional_text("dummy"))
+        "Relays a block. Answers null once peers can have it and the disk holds it, or a word of BIP22 that says why not.";
+    SubmitHeader "submitheader" (text("hexdata"))
+        "Adds a header to the chain, if it shows the work that its context demands. Answers null.";
+    AddNode "addnode" (text("node"), text("command"))
+        "Peers to keep connected. command \"add\": connect to it again and again; \"remove\": no longer; \
+         \"onetry\": connect once.";
+    DisconnectNode "disconnectnode" (optional_text("address"), optional_json("nodeid"))
+        "Ends a session, named by its \"addr\" or its \"id\" in getpeerinfo. To name it by id, give \"\" as address.";
+    GetNetworkInfo "getnetworkinfo" ()
+        "Name and version of this node, its addresses, how many sessions, what was sent and received, \
+         and what was refused, by reason.";
+    GetPeerInfo "getpeerinfo" ()
+        "The sessions: with Bitcoin Core's field names where the thing is the same.";
+    Help "help" (optional_text("command"))
+        "All methods, or what one of them does.";
+    Stop "stop" ()
+        "Stops the node.";
+    Uptime "uptime" ()
+        "Seconds since the start.";
+}
+
+/// The method of that name.
+pub fn find(name: &str) -> Option<&'static Method> {
+    METHODS.iter().find(|method| method.name == name)
+}
+
+/// Every method with its parameters, a line each.
+pub fn overview() -> String {
+    let lines: Vec<String> = METHODS.iter().map(Method::synopsis).collect();
+    lines.join("\n")
+}
+
+impl Method {
+    /// What to write to call it.
+    pub fn synopsis(&self) -> String {
+        let mut line = self.name.to_owned();
+        for parameter in self.parameters {
+            let name = parameter.name;
+            let _ = match (parameter.required, parameter.json) {
+                (true, false) => write!(line, " \"{name}\""),
+                (true, true) => write!(line, " {name}"),
+                (false, false) => write!(line, " ( \"{name}\" )"),
+                (false, true) => write!(line, " ( {name} )"),
+            };
+        }
+        line
+    }
+
+    /// What to write, and what it does.
+    pub fn usage(&self) -> String {
+        format!("{}\n\n{}", self.synopsis(), self.help)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_distinct_and_required_parameters_come_first() {
+        for (place, method) in METHODS.iter().enumerate() {
+            assert_eq!(find(method.name).map(|found| found.kind), Some(method.kind));
+            assert!(
+                METHODS[..place]
+                    .iter()
+                    .all(|other| other.name != method.name)
+            );
+            let required: Vec<bool> = method.parameters.iter().map(|it| it.required).collect();
+            assert!(required.is_sorted_by(|left, right| left >= right));
+        }
+        assert_eq!(find("nonsense"), None);
+        assert_eq!(
+            find("getblock").unwrap().synopsis(),
+            "getblock \"blockhash\" ( verbosity )"
+        );
+    }
+}

@@ -1,0 +1,59 @@
+//! JSON-RPC over HTTP on loopback, in Bitcoin Core's names, numbers and habits.
+//!
+//! ```text
+//!   TCP ─▶ listener (bounded) ─▶ http: path, method, auth, room, size ─▶ request: envelope, batch
+//!       ─▶ methods: table ─▶ arguments: by place and type ─▶ calls ─▶ engine | store | hub
+//! ```
+//!
+//! Nothing is read of a body before its sender has shown a credential, and never more than
+//! [`http::MAX_BODY_BYTES`]; so many bodies at once as [`http::MAX_CALLS`]. There is no TLS: it listens on loopback
+//! alone, and who wants it elsewhere tunnels it.
+
+mod arguments;
+pub mod auth;
+mod blocks;
+mod calls;
+mod error;
+pub mod http;
+mod listener;
+pub mod methods;
+mod request;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Instant;
+
+use super::engine::EngineHandle;
+use super::stop::Stop;
+use super::store::BlockStore;
+use crate::chain::Network;
+use crate::net::ControlHub;
+
+pub use blocks::hash_text;
+pub use error::{Code, RpcError};
+
+/// What calls work on.
+#[derive(Clone, Debug)]
+pub struct Context {
+    /// The engine.
+    pub engine: EngineHandle,
+    /// The blocks on disk.
+    pub store: Arc<BlockStore>,
+    /// Connects and listens.
+    pub hub: ControlHub,
+    /// The network whose blocks are relayed.
+    pub network: Network,
+    /// Name and version as peers are told.
+    pub agent: String,
+    /// Where control connections are accepted.
+    pub control: SocketAddr,
+    /// Where datagrams are exchanged.
+    pub data: SocketAddr,
+    /// When the node started.
+    pub started: Instant,
+    /// Stops the node.
+    pub stop: Stop,
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,348 @@
+//! Starts a node, keeps its parts together, and ends them in order.
+
+use std::net::{Ipv4Addr, SocketAddr, TcpListener as StdListener};
+use std::sync::Arc;
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, anyhow, bail};
+use rand::TryRng;
+use rand::rngs::SysRng;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+
+use super::datadir::{Addresses, Datadir};
+use super::driver::{Driver, Inputs, Outputs};
+use super::engine::EngineHandle;
+use super::events::{News, Stamped};
+use super::headers::HeaderBook;
+use super::router;
+use super::rpc::{self, auth::Credentials};
+use super::settings::{self, Settings};
+use super::stop::Stop;
+use super::store::BlockStore;
+use crate::chain::Network;
+use crate::config::{Config, TestOptions};
+use crate::net::control::BoundControl;
+use crate::net::{
+    BoundUdp, Clock, ControlHub, HubOptions, LinkOptions, SharedUplink, UdpOptions, UdpPort, Uplink,
+};
+use crate::relay::{Engine, EngineConfig};
+
+/// News on the way to log and stdout: more than a block has chunks, times some blocks.
+const MAX_NEWS: usize = 16_384;
+/// Blocks on the way to the disk, 4 MB each at most.
+const MAX_BLOCKS: usize = 16;
+/// The largest datagram that path probes try, in bytes of payload: what an Ethernet frame holds behind
+/// IPv4 and UDP. Larger ones would be lost on nearly every path of the Internet.
+const MAX_DATAGRAM: u16 = 1_472;
+/// How long connections may take to end once the engine has let go of them.
+const FAREWELL_TIME: Duration = Duration::from_secs(3);
+/// How long running calls may take once the node stops.
+const LAST_CALLS_TIME: Duration = Duration::from_secs(5);
+
+/// The sockets of a node, bound.
+struct Sockets {
+    control: BoundControl,
+    data: BoundUdp,
+    rpc: StdListener,
+    uplink: Option<SharedUplink>,
+}
+
+/// Runs a node with these settings until it is told to stop.
+///
+/// # Errors
+///
+/// One line that says what to do.
+pub fn run(settings: &Settings) -> anyhow::Result<()> {
+    let config = &settings.config;
+    let network = settings::network(config.network);
+    let clock = Clock::start();
+    settings::check_clock(clock.now().as_unix_seconds(), network)?;
+    let book = HeaderBook::new(network, config.trusted_start)
+        .map_err(|error| anyhow!("`trusted-start` makes no sense: {error}"))?;
+    let datadir = Datadir::open(&settings.folder)?;
+    let blocks = datadir.folder().join("blocks");
+    let store = BlockStore::open(&blocks, config.store_bytes).with_context(|| {
+        format!(
+            "can't use the block store {}; check its permissions",
+            blocks.display()
+        )
+    })?;
+    let sockets = bind(config, network)?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name("blocktorrent")
+        .enable_all()
+        .build()
+        .context("can't start threads")?;
+    let parts = Parts {
+        network,
+        clock,
+        book,
+        store: Arc::new(store),
+    };
+    let outcome = runtime.block_on(serve(config, &datadir, parts, sockets));
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    outcome
+}
+
+/// What has been opened before the sockets.
+struct Parts {
+    network: Network,
+    clock: Clock,
+    book: HeaderBook,
+    store: Arc<BlockStore>,
+}
+
+async fn serve(
+    config: &Config,
+    datadir: &Datadir,
+    parts: Parts,
+    sockets: Sockets,
+) -> anyhow::Result<()> {
+    let stop = Stop::default();
+    watch_signals(&stop)?;
+    let rpc_listener = TcpListener::from_std(sockets.rpc)?;
+    let addresses = Addresses {
+        pid: std::process::id(),
+        network: config.network.to_string(),
+        control: sockets.control.local_addr(),
+        data: sockets.data.local_addr(),
+        rpc: rpc_listener.local_addr()?,
+    };
+    for shortfall in sockets.data.shortfalls() {
+        tracing::warn!("{shortfall}");
+    }
+    let (hub, control) = ControlHub::new(HubOptions {
+        max_inbound: config.max_peers as usize,
+        uplink: sockets.uplink,
+        ..HubOptions::new(parts.clock)
+    });
+    let (engine, commands) = EngineHandle::channel();
+    let (news, read_news) = mpsc::channel(MAX_NEWS);
+    let (blocks, read_blocks) = mpsc::channel(MAX_BLOCKS);
+    let events_stdout = config.test.events_stdout;
+    let router = named("events", move || router::tell(read_news, events_stdout))?;
+    let store = Arc::clone(&parts.store);
+    let keeper = named("store", move || router::keep(&store, read_blocks))?;
+    let outputs = Outputs {
+        news: news.clone(),
+        blocks,
+        every_chunk: events_stdout,
+    };
+    let inputs = Inputs {
+        control,
+        commands,
+        stop: stop.clone(),
+    };
+    let agent = agent(config);
+    let engine_config = engine_config(config, parts.network, addresses.data.port(), &agent);
+    let driver = start_engine(engine_config, &parts, sockets.data, inputs, outputs)?;
+    let context = rpc::Context {
+        engine,
+        store: parts.store,
+        hub: hub.clone(),
+        network: parts.network,
+        agent,
+        control: addresses.control,
+        data: addresses.data,
+        started: Instant::now(),
+        stop: stop.clone(),
+    };
+    let credentials = Credentials::new(&datadir.write_cookie()?, config.rpc_login.as_ref());
+    let server = tokio::spawn(rpc::http::serve(rpc_listener, context, credentials));
+    hub.listen(sockets.control)
+        .context("can't accept control connections")?;
+    for peer in &config.connect {
+        hub.keep_connected(&peer.with_port(parts.network.control_port()))
+            .map_err(|error| anyhow!("`connect`: {error}"))?;
+    }
+    datadir.write_addresses(&addresses)?;
+    let ready = Stamped {
+        time: parts.clock.now(),
+        news: News::Ready {
+            control: addresses.control,
+            data: addresses.data,
+            rpc: addresses.rpc,
+        },
+        dropped_before: 0,
+    };
+    news.try_send(ready).ok();
+    drop(news);
+
+    stop.stopped().await;
+    tracing::info!("stopping");
+    hub.stop();
+    let ended = join(driver).await;
+    let _ = tokio::time::timeout(FAREWELL_TIME, hub.closed()).await;
+    let _ = tokio::time::timeout(LAST_CALLS_TIME, server).await;
+    join(keeper).await?;
+    join(router).await?;
+    ended?.context("the engine's thread failed")
+}
+
+/// Gives the engine its thread. When it ends, for whatever reason, the node stops.
+fn start_engine(
+    config: EngineConfig,
+    parts: &Parts,
+    data: BoundUdp,
+    inputs: Inputs,
+    outputs: Outputs,
+) -> anyhow::Result<JoinHandle<std::io::Result<()>>> {
+    struct StopAtEnd(Stop);
+    impl Drop for StopAtEnd {
+        fn drop(&mut self) {
+            self.0.stop();
+        }
+    }
+    let mut seed = [0; 32];
+    SysRng
+        .try_fill_bytes(&mut seed)
+        .map_err(|error| anyhow!("the system has no randomness: {error}"))?;
+    let (clock, book) = (parts.clock, parts.book.clone());
+    named("engine", move || {
+        let _stop = StopAtEnd(inputs.stop.clone());
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()?;
+        runtime.block_on(async move {
+            let judge = Box::new(book.clone());
+            let engine = Engine::new(config, judge, seed, clock.now());
+            let port = UdpPort::new(data)?;
+            Driver::new(engine, book, clock, port, outputs)?
+                .run(inputs)
+                .await
+        })
+    })
+}
+
+fn engine_config(config: &Config, network: Network, udp_port: u16, agent: &str) -> EngineConfig {
+    let bytes_per_s = |kbit: u64| kbit.saturating_mul(125);
+    EngineConfig {
+        network_magic: network.magic_number(),
+        max_block_bytes: u32::try_from(network.max_block_bytes())
+            .expect("a block is smaller than 4 GiB"),
+        max_transactions: u32::try_from(network.max_transactions())
+            .expect("a block has fewer than 2^32 transactions"),
+        udp_port,
+        push_level: config.push_level,
+        preference: config.preference,
+        role: config.role.code(),
+        max_up_bytes_per_s: config.max_up_kbit.map(bytes_per_s),
+        max_down_bytes_per_s: config.max_down_kbit.map(bytes_per_s),
+        max_datagram: MAX_DATAGRAM,
+        max_peers: config.max_peers as usize,
+        max_mempool_bytes: usize::try_from(config.max_mempool_bytes).unwrap_or(usize::MAX),
+        agent: agent.to_owned(),
+        lie: config.test.test_lie,
+    }
+}
+
+/// Name and version as peers are told, in the form of BIP14.
+fn agent(config: &Config) -> String {
+    let version = env!("CARGO_PKG_VERSION");
+    match &config.comment {
+        None => format!("/blocktorrent:{version}/"),
+        Some(comment) => format!("/blocktorrent:{version}({comment})/"),
+    }
+}
+
+fn bind(config: &Config, network: Network) -> anyhow::Result<Sockets> {
+    let uplink = uplink(&config.test)?;
+    let everywhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, network.control_port()));
+    let control_address = config.control_listen.unwrap_or(everywhere);
+    let control = BoundControl::bind(control_address)?;
+    let data = BoundUdp::bind(
+        config.data_listen.unwrap_or(control_address),
+        UdpOptions {
+            uplink: uplink.clone(),
+            ..UdpOptions::default()
+        },
+    )?;
+    let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, network.rpc_port()));
+    let rpc_address = config.rpc_listen.unwrap_or(loopback);
+    let rpc = StdListener::bind(rpc_address).map_err(|error| match error.kind() {
+        std::io::ErrorKind::AddrInUse => anyhow!(
+            "cannot listen on {rpc_address} (RPC): the port is in use; stop the program that has it or choose another with --rpc-listen"
+        ),
+        _ => anyhow!("cannot listen on {rpc_address} (RPC): {error}; choose another with --rpc-listen"),
+    })?;
+    rpc.set_nonblocking(true)?;
+    Ok(Sockets {
+        control,
+        data,
+        rpc,
+        uplink,
+    })
+}
+
+/// The link that the test options ask for.
+fn uplink(test: &TestOptions) -> anyhow::Result<Option<SharedUplink>> {
+    let delay_ms = test.emulate_delay_ms.unwrap_or(0.0);
+    let options = LinkOptions {
+        loss_percent: test.emulate_loss.unwrap_or(0.0),
+        delay: Duration::from_secs_f64(delay_ms / 1e3),
+        rate_bits_per_s: test
+            .emulate_rate_mbit
+            .map(|mbit| (mbit * 1e6).round() as u64),
+        queue_bytes: None,
+    };
+    if options.is_transparent() {
+        return Ok(None);
+    }
+    let uplink = Uplink::new(options, test.emulate_seed.unwrap_or(0))?;
+    Ok(Some(SharedUplink::new(uplink)))
+}
+
+fn named<T: Send + 'static>(
+    name: &str,
+    body: impl FnOnce() -> T + Send + 'static,
+) -> anyhow::Result<JoinHandle<T>> {
+    std::thread::Builder::new()
+        .name(name.to_owned())
+        .spawn(body)
+        .with_context(|| format!("can't start the thread `{name}`"))
+}
+
+/// Waits for a thread without holding up the runtime. A panic there is a bug, and the node's end.
+async fn join<T: Send + 'static>(thread: JoinHandle<T>) -> anyhow::Result<T> {
+    let name = thread.thread().name().unwrap_or("?").to_owned();
+    match tokio::task::spawn_blocking(move || thread.join()).await {
+        Ok(Ok(ended)) => Ok(ended),
+        _ => {
+            bail!("the thread `{name}` has panicked; this is a bug, please report it with the log")
+        }
+    }
+}
+
+/// The first SIGINT or SIGTERM stops the node in order, a second one at once.
+fn watch_signals(stop: &Stop) -> anyhow::Result<()> {
+    let stop = stop.clone();
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut interrupt = signal(SignalKind::interrupt()).context("can't watch signals")?;
+        let mut terminate = signal(SignalKind::terminate()).context("can't watch signals")?;
+        tokio::spawn(async move {
+            loop {
+                tokio::select! {
+                    _ = interrupt.recv() => {}
+                    _ = terminate.recv() => {}
+                }
+                if !stop.stop() {
+                    std::process::exit(1);
+                }
+            }
+        });
+    }
+    #[cfg(not(unix))]
+    tokio::spawn(async move {
+        while tokio::signal::ctrl_c().await.is_ok() {
+            if !stop.stop() {
+                std::process::exit(1);
+            }
+        }
+    });
+    Ok(())
+}
