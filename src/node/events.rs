@@ -9,6 +9,7 @@
 //! | `session` | `session addr agent`: a handshake is done |
 //! | `session_down` | `session addr reason` |
 //! | `path` | `session addr udp`: data goes over UDP from now on, or no longer |
+//! | `addresses` | `session addr count`: a peer told of other nodes |
 //! | `job` | `job height transactions chunks from` |
 //! | `chunk` | `job chunk chunks from` |
 //! | `complete` | `job height bytes elapsed_us local` |
@@ -67,6 +68,12 @@ pub enum News {
         session: u64,
         addr: Option<SocketAddr>,
         udp: bool,
+    },
+    /// A peer told of other nodes.
+    Addresses {
+        session: u64,
+        addr: Option<SocketAddr>,
+        count: usize,
     },
     /// A block is being received or served.
     Job {
@@ -142,6 +149,11 @@ impl News {
                 session: session.as_number(),
                 addr: name(*session),
                 udp: *udp,
+            },
+            Event::Addresses { session, addresses } => Self::Addresses {
+                session: session.as_number(),
+                addr: name(*session),
+                count: addresses.len(),
             },
             Event::JobOpened {
                 block,
@@ -239,6 +251,11 @@ impl Stamped {
             News::Path { session, addr, udp } => {
                 tracing::debug!(session, peer = shown(addr), udp, "path has changed");
             }
+            News::Addresses {
+                session,
+                addr,
+                count,
+            } => tracing::debug!(session, peer = shown(addr), count, "told of other nodes"),
             News::Job {
                 job,
                 height,
