@@ -232,9 +232,13 @@ impl<'a> HashSequence<'a> {
                     writer.compact_size(distance)?;
                     writer.u8(FULL_SIZE)?;
                 }
-                entries
-                    .iter()
-                    .try_for_each(|entry| write_entry(entry, size, writer))
+                match size {
+                    4 => write_entries::<4>(entries, full, writer),
+                    5 => write_entries::<5>(entries, full, writer),
+                    6 => write_entries::<6>(entries, full, writer),
+                    7 => write_entries::<7>(entries, full, writer),
+                    _ => write_entries::<8>(entries, full, writer),
+                }
             }
             Repr::Wire {
                 exceptions, hashes, ..
@@ -314,14 +318,31 @@ fn read_entry<'a>(hashes: &mut Reader<'a>, size: u8) -> Option<HashEntry<'a>> {
     Some(HashEntry::Short(u64::from_le_bytes(id), size))
 }
 
-fn write_entry(entry: &ShortEntry, size: u8, writer: &mut Writer<'_>) -> Result<(), NoRoom> {
-    match entry {
-        ShortEntry::Full(hash) => writer.bytes(hash),
-        ShortEntry::Short(id) => {
-            let bytes = id.to_le_bytes();
-            writer.bytes(bytes.get(..usize::from(size)).unwrap_or(&bytes))
+/// Writes the entries, `full` of them whole, with `SIZE` bytes for each short id. The size is known when this
+/// is compiled and the space is taken at once: most of a first flight passes here.
+fn write_entries<const SIZE: usize>(
+    entries: &[ShortEntry],
+    full: u32,
+    writer: &mut Writer<'_>,
+) -> Result<(), NoRoom> {
+    let whole = full as usize;
+    let len = whole * usize::from(FULL_SIZE) + (entries.len() - whole) * SIZE;
+    let mut space = writer.reserve(len)?;
+    for entry in entries {
+        match entry {
+            ShortEntry::Short(id) => {
+                let (to, rest) = space.split_first_chunk_mut::<SIZE>().ok_or(NoRoom)?;
+                *to = *id.to_le_bytes().first_chunk().ok_or(NoRoom)?;
+                space = rest;
+            }
+            ShortEntry::Full(hash) => {
+                let (to, rest) = space.split_first_chunk_mut().ok_or(NoRoom)?;
+                *to = *hash;
+                space = rest;
+            }
         }
     }
+    Ok(())
 }
 
 /// The low `size` bytes of a short id.

@@ -301,6 +301,11 @@ impl<'a> WireLap<'a> {
 
     /// Reads a lap.
     pub fn decode(reader: &mut Reader<'a>) -> Result<Self, WireError> {
+        Self::decode_sized(reader).map(|(lap, _)| lap)
+    }
+
+    /// Reads a lap, and notes on the way whether there are short ids in it.
+    pub(super) fn decode_sized(reader: &mut Reader<'a>) -> Result<(Self, bool), WireError> {
         let level = decode_level(reader)?;
         let index = reader.compact_u32()?;
         if u64::from(index) >= 1 << level {
@@ -312,6 +317,7 @@ impl<'a> WireLap<'a> {
         }
         let before = *reader;
         let mut least_rank = 0;
+        let mut has_short_ids = false;
         for _ in 0..count {
             let run = WireRun::decode(reader)?;
             let rank = rank(run.direction);
@@ -320,18 +326,18 @@ impl<'a> WireLap<'a> {
             }
             least_rank = rank + 1;
             check_below(level, index, &run)?;
-            if run.direction != Direction::Flat && run.hashes.as_full().is_none() {
-                return Err(WireError::HashSize);
+            if run.hashes.as_full().is_none() {
+                if run.direction != Direction::Flat {
+                    return Err(WireError::HashSize);
+                }
+                has_short_ids = true;
             }
         }
         let bytes = reader.read_since(&before);
-        Ok(Self {
-            level,
-            index,
-            runs: Workout {
-                repr: Repr::Wire { count, bytes },
-            },
-        })
+        let runs = Workout {
+            repr: Repr::Wire { count, bytes },
+        };
+        Ok((Self { level, index, runs }, has_short_ids))
     }
 
     /// Writes the lap.

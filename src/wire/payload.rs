@@ -25,8 +25,8 @@ impl<'a> Body<'a> for Hashes<'a> {
     fn decode(reader: &mut Reader<'a>) -> Result<Self, WireError> {
         let job = JobRef::decode(reader)?;
         let (tree, short) = decode_tree_flags(reader)?;
-        let lap = WireLap::decode(reader)?;
-        if lap.has_short_ids() != short {
+        let (lap, has_short_ids) = WireLap::decode_sized(reader)?;
+        if has_short_ids != short {
             return Err(WireError::ShortFlag);
         }
         Ok(Self { job, tree, lap })
