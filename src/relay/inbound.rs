@@ -309,7 +309,15 @@ impl Engine {
     }
 
     fn take_job_state_ack(&mut self, slot: u32, state: &JobState<'_>) {
-        self.with_job(slot, state.job, |_, entry| {
+        // The body is an echo: its job is named as we named it (STA-7).
+        let job = JobRef {
+            id: state.job.id,
+            whose: match state.job.whose {
+                Whose::Sender => Whose::Receiver,
+                Whose::Receiver => Whose::Sender,
+            },
+        };
+        self.with_job(slot, job, |_, entry| {
             entry.note_state_ack(slot, state);
             Ok(())
         });

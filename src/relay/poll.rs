@@ -25,7 +25,8 @@ impl Engine {
     pub fn poll_control_ready(&mut self) -> Option<SessionId> {
         self.review_jobs();
         while let Some(slot) = self.control_ready.pop_first() {
-            if let Some(session) = self.session(slot) {
+            if let Some(session) = self.session_mut(slot) {
+                session.control_named = true;
                 return Some(session.id);
             }
         }
@@ -44,6 +45,7 @@ impl Engine {
         }
         let session = self.session_mut(slot)?;
         if session.control.is_empty() {
+            session.control_named = false;
             return None;
         }
         let bytes = session.control.split().freeze();
@@ -242,7 +244,8 @@ impl Engine {
                 false
             }
             Allowance::Blocked => {
-                session.blocked_until = None;
+                // A report or a time-out opens the window, and wakes the session.
+                session.blocked_until = Some(Time::MAX);
                 false
             }
         }
@@ -281,7 +284,12 @@ impl Engine {
             }
             consider(session.probes.deadline(), WakeReason::Session);
             let round_trip = session.sent.rtt().smoothed();
-            let blocked = session.blocked_until.is_some() || session.route(self.now) == Route::Wait;
+            // A connection without room asks by itself once it has some.
+            let blocked = match session.route(self.now) {
+                Route::Wait => true,
+                Route::Udp => session.blocked_until.is_some(),
+                Route::Tcp => session.control_named,
+            };
             for entry in self.jobs.values() {
                 if !blocked {
                     consider(

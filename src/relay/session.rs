@@ -237,6 +237,8 @@ pub(crate) struct Session {
     pub answers: VecDeque<Answer>,
     /// Control frames to send.
     pub control: BytesMut,
+    /// It was named by `poll_control_ready`, and `poll_control` has not yet come to an end since.
+    pub control_named: bool,
     pub score: u32,
     pub closing: Option<DisconnectReason>,
 
@@ -294,6 +296,7 @@ impl Session {
             their_jobs: BTreeMap::new(),
             answers: VecDeque::new(),
             control: BytesMut::new(),
+            control_named: false,
             score: 0,
             closing: None,
             bytes_in: 0,
