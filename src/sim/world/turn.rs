@@ -6,7 +6,7 @@ use super::super::NodeId;
 use super::super::checks::Broken;
 use super::super::node::{Completion, node_at};
 use super::{What, World};
-use crate::relay::{Event, SessionId, WakeReason};
+use crate::relay::{Event, Refusal, SessionId, WakeReason};
 
 /// Datagrams that one turn may give out; the largest block is 4,000, to a few peers.
 const MAX_TURN_DATAGRAMS: usize = 200_000;
@@ -109,7 +109,9 @@ impl World {
                     && peer
                         .and_then(|peer| self.nodes.get(peer))
                         .is_some_and(|peer| !peer.liar);
-                if let (true, Some(peer)) = (honest, peer) {
+                // An honest peer behind a dead link serves nothing either: that is suspicion, no lie.
+                let lie = *refusal != Refusal::Withheld;
+                if let (true, true, Some(peer)) = (honest, lie, peer) {
                     broken = Some(Broken::HonestBlamed {
                         peer,
                         refusal: refusal.name(),
