@@ -1,14 +1,14 @@
 //! What the fuzzers call: each function takes arbitrary bytes and panics if a promise of the code is broken.
 //!
 //! The shells in `fuzz/fuzz_targets` are a line each around these; `tests/corpus.rs` replays the corpora with
-//! the ordinary tests. Bytes are either what a peer could send, or a script of operations.
+//! the ordinary tests. Bytes are either what a peer could send, or a script of operations ([`Script`]).
 //! What this is not: part of a node. Nothing else calls it.
 
 use bitcoin::hashes::Hash as _;
 use bytes::Bytes;
 
 use crate::mempool::Transaction;
-use crate::merkle::{Geometry, exercise};
+use crate::merkle::{Geometry, Hash, Node, Offer, Partial, reference};
 use crate::wire::{
     ControlDecoder, HashSequence, HashlessWorkout, MacKey, Message, Reader, WireError, WireLap,
     Writer, datagram as envelope,
@@ -169,12 +169,107 @@ pub fn hash_sequence(data: &[u8]) {
     }
 }
 
-/// Operations on a partial tree by several sources, some of which lie: see [`exercise::play`].
+/// A script: bytes read as choices; past its end every choice is zero.
+struct Script<'a>(Reader<'a>);
+
+impl Script<'_> {
+    fn is_over(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    fn byte(&mut self) -> u8 {
+        self.0.u8().unwrap_or(0)
+    }
+
+    /// A number below `bound`, which is at least one.
+    fn below(&mut self, bound: u32) -> u32 {
+        u32::from(u16::from_le_bytes([self.byte(), self.byte()])) % bound
+    }
+}
+
+/// Operations on a partial tree by three sources, some of which lie.
 ///
 /// # Panics
-/// If a false hash is verified, a bound is passed, an honest source refuted, or lies keep the truth out.
+/// If a false hash is ever verified, candidates exceed their bound, or lies can keep the truth out.
 pub fn partial_tree(script: &[u8]) {
-    exercise::play(script);
+    let mut script = Script(Reader::new(script));
+    let count = 1 + script.below(300);
+    let truth = reference::Tree::of_count(count, script.byte());
+    let geometry = Geometry::new(count).expect("a count from 1 to 300");
+    let bound = u32::from(script.byte());
+    let mut tree: Partial<u8> = Partial::new(geometry, bound);
+    for _ in 0..512 {
+        if script.is_over() {
+            break;
+        }
+        partial_step(&mut script, &truth, &mut tree);
+        assert!(tree.unconnected() <= bound);
+    }
+    tree.trust_root(truth.root());
+    check_verified(&truth, &tree);
+    let leaves: Vec<Node> = (0..count).filter_map(|i| geometry.leaf(i)).collect();
+    let hashes: Vec<Hash> = leaves.iter().map(|node| true_hash(&truth, *node)).collect();
+    let offer = tree.offer_lap(geometry.root(), &leaves, &hashes, 9);
+    assert!(matches!(offer, Offer::Known | Offer::Verified { .. }));
+    assert!(tree.all_verified(geometry.depth(), 0..count));
+    check_verified(&truth, &tree);
+}
+
+fn partial_step(script: &mut Script<'_>, truth: &reference::Tree, tree: &mut Partial<u8>) {
+    let geometry = *tree.geometry();
+    let operation = script.byte();
+    let source = operation >> 6;
+    let level = script.byte() % (geometry.depth() + 1);
+    let index = script.below(geometry.width(level));
+    let Some(node) = geometry.node(level, index) else {
+        return;
+    };
+    match operation & 7 {
+        0 => tree.trust_root(truth.root()),
+        1..=3 => {
+            let mut hash = true_hash(truth, node);
+            hash[0] ^= if operation & 8 == 0 { 0 } else { script.byte() };
+            let offer = tree.offer(node, hash, source);
+            if matches!(offer, Offer::Verified { .. } | Offer::Known) {
+                assert_eq!(hash, true_hash(truth, node));
+            }
+        }
+        4 | 5 => {
+            let deep = level + script.byte() % (geometry.depth() - level + 1);
+            let start = script.below(geometry.width(deep));
+            let end = start + 1 + script.below(geometry.width(deep) - start);
+            let Some(lap) = geometry.lap(node, deep, start..end) else {
+                return;
+            };
+            let nodes: Vec<Node> = lap.nodes(&geometry).into_iter().flatten().collect();
+            let mut hashes: Vec<Hash> = nodes.iter().map(|n| true_hash(truth, *n)).collect();
+            let spoiled = script.below(hashes.len() as u32) as usize;
+            if let Some(hash) = hashes.get_mut(spoiled).filter(|_| operation & 8 != 0) {
+                hash[0] ^= 1;
+            }
+            let _ = tree.offer_lap(node, &nodes, &hashes, source);
+        }
+        6 => tree.forget(node, |who| who != source),
+        _ => {
+            tree.drain_contradicted().for_each(drop);
+            tree.drain_refuted().for_each(drop);
+        }
+    }
+}
+
+fn true_hash(truth: &reference::Tree, node: Node) -> Hash {
+    let hash = truth.hashes.get(&(node.level(), node.index()));
+    *hash.expect("the reference has every node of its geometry")
+}
+
+fn check_verified(truth: &reference::Tree, tree: &Partial<u8>) {
+    for (&(level, index), hash) in &truth.hashes {
+        let node = tree.geometry().node(level, index);
+        let node = node.expect("the geometry has every node of the reference");
+        if let Some(verified) = tree.verified(node) {
+            assert_eq!(verified, hash);
+        }
+    }
 }
 
 /// A serialized transaction.
