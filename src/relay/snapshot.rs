@@ -8,10 +8,7 @@ use super::jobs::JobEntry;
 use super::session::{Phase, Session};
 use crate::merkle::Hash;
 use crate::time::Time;
-use crate::wire::{AddressList, Message, NetworkAddress, PeerAddress};
-
-/// Addresses in one BTADDR.
-const MAX_ADDRESSES: usize = 100;
+use crate::wire::{AddressList, MAX_ADDRESSES, Message, NetworkAddress, PeerAddress};
 
 impl Engine {
     /// The sessions, in order of their slots.
@@ -61,7 +58,7 @@ impl Engine {
             .flatten()
             .filter(|session| session.is_established() && session.id.slot != slot)
             .filter(|session| session.initiator == super::Initiator::Outbound)
-            .take(MAX_ADDRESSES)
+            .take(MAX_ADDRESSES as usize)
             .map(|session| PeerAddress {
                 address: NetworkAddress::from(session.remote.ip()),
                 tcp_port: session.remote.port(),
