@@ -231,7 +231,7 @@ impl Engine {
             return false;
         }
         if !session.sent.has_room() {
-            session.blocked_until = None;
+            session.blocked_until = Some(Time::MAX);
             return false;
         }
         match session.pacer.can_send(now, session.sent.in_flight()) {

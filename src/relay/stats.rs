@@ -88,8 +88,9 @@ refusals! {
     Unsolicited = "unsolicited", 1;
     /// More kept without proof than a peer may have kept.
     Unconnected = "unconnected", 1;
-    /// A peer that claims a chunk and does not serve it.
-    Withheld = "withheld", 5;
+    /// A peer that claims a chunk and does not serve it. No points: the network between may be to blame;
+    /// others are asked before it from then on.
+    Withheld = "withheld", 0;
     /// A transaction for the cache that does not parse.
     Mempool = "mempool", 0;
 }
