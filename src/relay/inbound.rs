@@ -6,16 +6,18 @@ use bytes::Bytes;
 
 use super::Engine;
 use super::event::{Event, Source};
+use super::job::Job;
 use super::jobs::JobEntry;
 use super::loss::Outcome;
+use super::outbound::SHORT_ID_BYTES;
 use super::peer::{HashWant, MAX_SERVED_BLOCKS};
 use super::session::{Answer, Phase};
 use super::stats::Refusal;
-use crate::mempool::Transaction;
+use crate::mempool::{Mempool, Transaction};
 use crate::merkle::{Direction, Hash, Lap};
 use crate::wire::{
-    Cancel, CloseJob, GetHashes, GetTxs, HashEntry, Hashes, HashlessWorkout, JobRef, JobState,
-    Kind, Message, MessageType, Missing, MissingReason, RxReport, Tree, TxPart, Whose,
+    Cancel, CloseJob, GetHashes, GetTxs, HashEntry, HashSequence, Hashes, HashlessWorkout, JobRef,
+    JobState, Kind, Message, MessageType, Missing, MissingReason, RxReport, Tree, TxPart, Whose,
 };
 
 /// Which way a message came.
@@ -202,33 +204,8 @@ impl Engine {
                 return Err(Refusal::Geometry);
             }
             if hashes.lap.has_short_ids() {
-                let flat = lap.flat().ok_or(Refusal::Geometry)?;
-                let (level, chunk) = lap.ancestor;
-                let whole = level == job.chunk_level()
-                    && lap.runs.len() == 1
-                    && flat.level == job.geometry.depth()
-                    && job.chunk_leaves(chunk) == (flat.start..flat.start + flat.count);
-                let sequence = sequences
-                    .first()
-                    .filter(|_| whole)
-                    .ok_or(Refusal::Geometry)?;
-                let mut ids = Vec::with_capacity(sequence.len() as usize);
-                let mut full = Vec::new();
-                for (leaf, entry) in (flat.start..).zip(sequence.iter()) {
-                    ids.push(match entry {
-                        HashEntry::Short(id, 6) => Some(id),
-                        HashEntry::Short(..) => return Err(Refusal::ShortIds),
-                        HashEntry::Full(hash) => {
-                            full.push((leaf, *hash));
-                            None
-                        }
-                    });
-                }
-                job.take_short_ids(chunk, ids, nonce, &engine.mempool, source)?;
-                for (leaf, wtxid) in full {
-                    job.take_known_wtxid(leaf, &wtxid, &engine.mempool, source);
-                }
-                return Ok(());
+                let ids = sequences.first().ok_or(Refusal::Geometry)?;
+                return take_short_ids(job, &lap, ids, nonce, &engine.mempool, source);
             }
             let all: Option<Vec<Hash>> = sequences
                 .iter()
@@ -473,8 +450,45 @@ impl Engine {
     }
 }
 
+/// Short ids stand for all leaves of one chunk, in one flat run.
+fn take_short_ids(
+    job: &mut Job,
+    lap: &Lap,
+    sequence: &HashSequence<'_>,
+    nonce: u64,
+    mempool: &Mempool,
+    source: Source,
+) -> Result<(), Refusal> {
+    let flat = lap.flat().ok_or(Refusal::Geometry)?;
+    let (level, chunk) = lap.ancestor;
+    let whole = level == job.chunk_level()
+        && lap.runs.len() == 1
+        && flat.level == job.geometry.depth()
+        && job.chunk_leaves(chunk) == (flat.start..flat.start + flat.count);
+    if !whole {
+        return Err(Refusal::Geometry);
+    }
+    let mut ids = Vec::with_capacity(sequence.len() as usize);
+    let mut full = Vec::new();
+    for (leaf, entry) in (flat.start..).zip(sequence.iter()) {
+        ids.push(match entry {
+            HashEntry::Short(id, SHORT_ID_BYTES) => Some(id),
+            HashEntry::Short(..) => return Err(Refusal::ShortIds),
+            HashEntry::Full(hash) => {
+                full.push((leaf, *hash));
+                None
+            }
+        });
+    }
+    job.take_short_ids(chunk, ids, nonce, mempool, source)?;
+    for (leaf, wtxid) in full {
+        job.take_known_wtxid(leaf, &wtxid, mempool, source);
+    }
+    Ok(())
+}
+
 /// The branch of leaf 0 is one UP run from it, of full length.
-fn take_branch(job: &mut super::job::Job, lap: &Lap, hashes: &[Hash]) -> Result<(), Refusal> {
+fn take_branch(job: &mut Job, lap: &Lap, hashes: &[Hash]) -> Result<(), Refusal> {
     let [run] = lap.runs.as_slice() else {
         return Err(Refusal::Geometry);
     };

@@ -40,8 +40,6 @@ mod schedule;
 mod session;
 mod snapshot;
 mod stats;
-#[cfg(test)]
-mod tests;
 
 pub use event::*;
 pub use stats::{MAX_SCORE, Refusal, RefusalCounts};

@@ -5,6 +5,9 @@
 //! OPEN_JOB, requests, first flight, JOB_STATE, hashes asked for, transactions asked for; newer jobs
 //! before older ones.
 
+mod hashes;
+mod transactions;
+
 use std::ops::Range;
 use std::time::Duration;
 
@@ -21,8 +24,10 @@ use crate::wire::{
     TxsWriter, WireLap, WireRun, Writer,
 };
 
+use hashes::Written;
+
 /// Bytes of a short id: BIP152's six.
-const SHORT_ID_BYTES: u8 = 6;
+pub(super) const SHORT_ID_BYTES: u8 = 6;
 
 /// Most hashes in one lap that is sent: with them, and what a proof of their range adds, a frame fits the
 /// default datagram.
@@ -337,284 +342,6 @@ impl Pen<'_, '_> {
         true
     }
 
-    fn write_hash_answers(&mut self) -> bool {
-        if self.peer.hashes_blocked {
-            return true;
-        }
-        for _ in 0..self.peer.wanted_hashes.len() {
-            let Some(mut want) = self.peer.wanted_hashes.pop_front() else {
-                break;
-            };
-            match self.write_hashes(&mut want) {
-                Written::All => {}
-                // It stands until it can be served.
-                Written::Unknown => self.peer.wanted_hashes.push_back(want),
-                Written::NoRoom => {
-                    self.peer.wanted_hashes.push_front(want);
-                    return false;
-                }
-            }
-        }
-        self.peer.hashes_blocked = true;
-        true
-    }
-
-    /// Writes as much of a want as fits, and shortens it by that.
-    fn write_hashes(&mut self, want: &mut HashWant) -> Written {
-        if want.tree == Tree::Txid {
-            return self.write_branch(want);
-        }
-        if want.short {
-            return self.write_short_ids(want);
-        }
-        while !want.range.is_empty() {
-            let Some(lap) = self.next_lap(want) else {
-                return Written::All;
-            };
-            let Some(flat) = lap.flat() else {
-                return Written::All;
-            };
-            let nodes: Option<Vec<Node>> = lap.nodes(&self.job.geometry).map(Iterator::collect);
-            let hashes: Option<Vec<Hash>> = nodes
-                .unwrap_or_default()
-                .into_iter()
-                .map(|node| self.job.verified(node).copied())
-                .collect();
-            let Some(mut hashes) = hashes else {
-                return Written::Unknown;
-            };
-            if self.target.lie && want.around > 0 {
-                alter_hash(&mut hashes);
-            }
-            let (job, _) = name_of(self.id, self.peer);
-            match Hashes::write_full(self.writer, job, Tree::Witness, &lap, &hashes) {
-                Ok(_) => {}
-                Err(_) => return Written::NoRoom,
-            }
-            let done = want.range.start..flat.start + flat.count;
-            want.range.start = done.end;
-            self.note_forwarded(want.level, &done);
-            self.items.push(Item::Hashes(
-                self.id,
-                HashWant {
-                    range: done,
-                    ..want.clone()
-                },
-            ));
-        }
-        Written::All
-    }
-
-    /// The next lap of a want: as many of its nodes as a fresh datagram takes.
-    fn next_lap(&self, want: &HashWant) -> Option<Lap> {
-        let geometry = self.job.geometry;
-        let first = geometry.node(want.level, want.range.start)?;
-        let ancestor = geometry.ancestor(first, want.around)?;
-        let below = geometry.descendants(ancestor, want.level);
-        let end = want.range.end.min(below.end);
-        let mut step = LAP_STEP.max(1);
-        loop {
-            let stop = ((want.range.start / step + 1) * step).min(end);
-            let lap = geometry.lap(ancestor, want.level, want.range.start..stop)?;
-            if step == 1 || Hashes::frame_len_of(&lap, 32) <= self.target.fresh_room {
-                return Some(lap);
-            }
-            step /= 2;
-        }
-    }
-
-    fn write_branch(&mut self, want: &HashWant) -> Written {
-        let branch = self.job.branch();
-        if branch.is_empty() {
-            return Written::Unknown;
-        }
-        let run: Run = self.job.geometry.branch_of_first();
-        let lap = Lap::of_root(run);
-        let (job, _) = name_of(self.id, self.peer);
-        match Hashes::write_full(self.writer, job, Tree::Txid, &lap, branch) {
-            Ok(_) => {
-                self.items.push(Item::Hashes(self.id, want.clone()));
-                Written::All
-            }
-            Err(_) => Written::NoRoom,
-        }
-    }
-
-    fn write_short_ids(&mut self, want: &mut HashWant) -> Written {
-        let geometry = self.job.geometry;
-        while want.range.start < want.range.end {
-            let chunk = self.job.chunk_of(want.range.start);
-            let leaves = self.job.chunk_leaves(chunk);
-            let Some(node) = geometry.node(self.job.chunk_level(), chunk) else {
-                return Written::All;
-            };
-            let known = self
-                .job
-                .chunks
-                .get(chunk as usize)
-                .is_some_and(|chunk| chunk.hashes_known);
-            if !known {
-                return Written::Unknown;
-            }
-            let Some(lap) = geometry.lap(node, geometry.depth(), leaves.clone()) else {
-                return Written::All;
-            };
-            let (job, nonce) = name_of(self.id, self.peer);
-            let key = ShortIdKey::new(&self.job.header, nonce);
-            let mut entries: Vec<ShortEntry> = leaves
-                .clone()
-                .filter_map(|leaf| self.job.verified(geometry.leaf(leaf)?))
-                .map(|wtxid| ShortEntry::Short(key.short_id(wtxid)))
-                .collect();
-            if self.target.lie
-                && let Some(ShortEntry::Short(id)) = entries.last_mut()
-            {
-                *id ^= 1;
-            }
-            let Some(sequence) = HashSequence::short(&entries, SHORT_ID_BYTES) else {
-                return Written::All;
-            };
-            let Some(flat) = lap.flat() else {
-                return Written::All;
-            };
-            let runs = [WireRun::new(flat, sequence)];
-            let message = Message::Hashes(Hashes {
-                job,
-                tree: Tree::Witness,
-                lap: WireLap::new(&lap, &runs),
-            });
-            if message.write_frame(self.writer).is_err() {
-                return Written::NoRoom;
-            }
-            want.range.start = leaves.end;
-            self.note_forwarded(geometry.depth(), &leaves);
-            self.items.push(Item::Hashes(
-                self.id,
-                HashWant {
-                    range: leaves,
-                    ..want.clone()
-                },
-            ));
-        }
-        Written::All
-    }
-
-    fn write_lost_parts(&mut self) -> bool {
-        while let Some((leaf, cells)) = self.peer.lost_parts.pop_front() {
-            if self.peer.has_leaf(leaf) || cells.is_empty() {
-                continue;
-            }
-            let Some(next) = self.write_part(leaf, cells.start, cells.end) else {
-                self.peer.lost_parts.push_front((leaf, cells));
-                return false;
-            };
-            self.peer.lost_parts.push_front((leaf, next..cells.end));
-        }
-        true
-    }
-
-    /// Writes a part of a transaction from a cell on, up to `end` at most. Gives the cell after it, or `None`
-    /// without room.
-    fn write_part(&mut self, leaf: u32, cell: u32, end: u32) -> Option<u32> {
-        let Some(transaction) = self.job.transaction(leaf) else {
-            return Some(end);
-        };
-        let total = transaction.len() as u32;
-        let fitting = TxPart::fitting(self.writer.remaining(), leaf, total, cell)?;
-        let length = fitting.min(((end - cell) * CELL) as usize);
-        let start = (cell * CELL) as usize;
-        let stop = (start + length).min(total as usize);
-        let (job, _) = name_of(self.id, self.peer);
-        let bytes = transaction.bytes().get(start..stop)?;
-        let altered: Vec<u8>;
-        let bytes = if self.target.lie {
-            altered = alter_bytes(bytes);
-            &altered
-        } else {
-            bytes
-        };
-        let message = Message::TxPart(TxPart {
-            job,
-            index: leaf,
-            total,
-            cell,
-            bytes,
-        });
-        message.write_frame(self.writer).ok()?;
-        self.peer.served_bytes += (stop - start) as u64;
-        let next = cell + (length as u32).div_ceil(CELL);
-        self.note_forwarded(self.job.geometry.depth(), &(leaf..leaf + 1));
-        self.items.push(Item::Part(self.id, leaf, cell..next));
-        Some(next)
-    }
-
-    fn write_transactions(&mut self) -> bool {
-        while let Some(leaf) = self.peer.next_ready() {
-            let Some(transaction) = self.job.transaction(leaf) else {
-                self.peer.ready_sent();
-                continue;
-            };
-            let whole = transaction.len() + 16 <= self.target.fresh_room;
-            let written = if whole && self.peer.cell == 0 {
-                self.write_whole(leaf)
-            } else {
-                self.write_next_part(leaf)
-            };
-            if !written {
-                return false;
-            }
-        }
-        true
-    }
-
-    fn write_next_part(&mut self, leaf: u32) -> bool {
-        let Some(transaction) = self.job.transaction(leaf) else {
-            return true;
-        };
-        let cells = (transaction.len() as u32).div_ceil(CELL);
-        let Some(next) = self.write_part(leaf, self.peer.cell, cells) else {
-            return false;
-        };
-        self.peer.cell = next;
-        if next >= cells {
-            self.peer.ready_sent();
-        }
-        true
-    }
-
-    /// Writes whole transactions from `first` on, as many in a row as are wanted and fit.
-    fn write_whole(&mut self, first: u32) -> bool {
-        let (job, _) = name_of(self.id, self.peer);
-        let Ok(mut txs) = TxsWriter::begin(self.writer, job, first) else {
-            return false;
-        };
-        let mut next = first;
-        while let Some(leaf) = self.peer.next_ready() {
-            let Some(transaction) = self.job.transaction(leaf) else {
-                break;
-            };
-            if leaf != next || transaction.len() + 16 > self.target.fresh_room {
-                break;
-            }
-            let taken = match self.target.lie {
-                true => txs.push(&alter_bytes(transaction.bytes())),
-                false => txs.push(transaction.bytes()),
-            };
-            if !taken {
-                break;
-            }
-            self.peer.served_bytes += transaction.len() as u64;
-            self.peer.ready_sent();
-            next += 1;
-        }
-        if txs.finish() == 0 {
-            return false;
-        }
-        self.note_forwarded(self.job.geometry.depth(), &(first..next));
-        self.items.push(Item::Transactions(self.id, first..next));
-        true
-    }
-
     /// Marks the chunks of these nodes as passed on, if the block is not whole here yet.
     fn note_forwarded(&mut self, level: u8, nodes: &Range<u32>) {
         if self.job.is_complete() || nodes.is_empty() || level < self.job.chunk_level() {
@@ -629,14 +356,6 @@ impl Pen<'_, '_> {
     }
 }
 
-/// How writing hashes ended.
-enum Written {
-    All,
-    /// They are not verified here.
-    Unknown,
-    NoRoom,
-}
-
 /// The OPEN_JOB of a job.
 pub(super) fn open_message<'a>(id: u16, job: &Job, header: &'a [u8; 80]) -> Message<'a> {
     Message::OpenJob(OpenJob {
@@ -648,20 +367,4 @@ pub(super) fn open_message<'a>(id: u16, job: &Job, header: &'a [u8; 80]) -> Mess
         nonce: 0,
         header,
     })
-}
-
-/// Test option: a lie about hashes.
-fn alter_hash(hashes: &mut [Hash]) {
-    if let Some(byte) = hashes.first_mut().and_then(|hash| hash.first_mut()) {
-        *byte ^= 1;
-    }
-}
-
-/// Test option: a lie about a transaction: its lock time, so that it still parses.
-fn alter_bytes(bytes: &[u8]) -> Vec<u8> {
-    let mut altered = bytes.to_vec();
-    if let Some(byte) = altered.last_mut() {
-        *byte ^= 1;
-    }
-    altered
 }

@@ -1,0 +1,273 @@
+//! How a job begins: a peer opens it to us, and we open it to others.
+
+use super::*;
+
+impl Engine {
+    /// OPEN_JOB of a peer.
+    pub(in crate::relay) fn take_open_job(&mut self, slot: u32, open: &OpenJob<'_>) {
+        let now = self.now;
+        let hash = hash::sha256d(open.header);
+        let Some(session) = self.session(slot) else {
+            return;
+        };
+        if let Some(known) = session.their_jobs.get(&open.job) {
+            let same = self
+                .jobs
+                .get(known)
+                .is_some_and(|entry| entry.job.hash == hash);
+            if same {
+                self.join_job(slot, *known, open);
+                return;
+            }
+            if self.jobs.contains_key(known) {
+                self.blame(slot, Refusal::JobReused);
+                return;
+            }
+        }
+        if open.count > self.config.max_transactions
+            || open.block_bytes > self.config.max_block_bytes
+        {
+            self.blame(slot, Refusal::Limits);
+            self.close_at(slot, open.job, CloseReason::Resources);
+            return;
+        }
+        if let Some(known) = self.jobs_by_hash.get(&hash).copied() {
+            self.join_job(slot, known, open);
+            return;
+        }
+        let theirs = session.their_jobs.values();
+        let live = theirs.filter(|id| self.jobs.contains_key(id)).count();
+        if live >= MAX_JOBS_PER_PEER {
+            self.blame(slot, Refusal::TooManyJobs);
+            self.close_at(slot, open.job, CloseReason::Resources);
+            return;
+        }
+        let source = Source::Peer(session.id);
+        let Some(verdict) = self.judge_open(slot, open) else {
+            return;
+        };
+        let Some(geometry) = Geometry::new(open.count) else {
+            self.blame(slot, Refusal::Limits);
+            return;
+        };
+        let start = JobStart {
+            hash,
+            header: *open.header,
+            height: verdict.height,
+            segwit_active: verdict.segwit_active,
+            geometry,
+            block_bytes: open.block_bytes,
+            max_block_bytes: self.config.max_block_bytes,
+            counted_by: source,
+            opened: now,
+        };
+        match self.create_job(start) {
+            Some(id) => self.join_job(slot, id, open),
+            None => self.close_at(slot, open.job, CloseReason::Resources),
+        }
+    }
+
+    /// Asks the judge about the header of an OPEN_JOB; answers and scores a refusal.
+    fn judge_open(&mut self, slot: u32, open: &OpenJob<'_>) -> Option<HeaderVerdict> {
+        let (refusal, reason) = match self.judge.accept(open.header, self.now) {
+            Ok(verdict) if verdict.in_window => return Some(verdict),
+            Ok(_) | Err(HeaderRefusal::TooOld) => (Refusal::HeaderContext, CloseReason::Stale),
+            Err(HeaderRefusal::UnknownParent | HeaderRefusal::TooEarly) => {
+                (Refusal::HeaderContext, CloseReason::Unknown)
+            }
+            Err(HeaderRefusal::Invalid(_)) => (Refusal::Header, CloseReason::Invalid),
+        };
+        self.blame(slot, refusal);
+        self.close_at(slot, open.job, reason);
+        None
+    }
+
+    /// Makes a job, if there is room for one.
+    pub(in crate::relay) fn create_job(&mut self, start: JobStart) -> Option<u16> {
+        let open = self
+            .jobs
+            .values()
+            .filter(|entry| !entry.job.is_complete())
+            .count();
+        if open >= MAX_OPEN_JOBS && start.counted_by != Source::Local {
+            return None;
+        }
+        let now = self.now;
+        let id = self.free_job_id()?;
+        let (block, height) = (start.hash, start.height);
+        let (source, transactions) = (start.counted_by, start.geometry.count());
+        let draw = self.random.random();
+        let entry = JobEntry::new(id, Job::new(start), draw, now);
+        let chunks = entry.job.chunks.len() as u32;
+        self.jobs.insert(id, entry);
+        self.jobs_by_hash.insert(block, id);
+        self.events.push_back(Event::JobOpened {
+            block,
+            height,
+            transactions,
+            chunks,
+            source,
+        });
+        Some(id)
+    }
+
+    pub(in crate::relay) fn free_job_id(&mut self) -> Option<u16> {
+        const IDS: u16 = 0x7fff;
+        for _ in 0..=IDS {
+            let id = self.next_job;
+            self.next_job = (self.next_job % IDS) + 1;
+            if !self.jobs.contains_key(&id) {
+                return Some(id);
+            }
+        }
+        None
+    }
+
+    /// A peer takes part in a job that is known here.
+    pub(in crate::relay) fn join_job(&mut self, slot: u32, id: u16, open: &OpenJob<'_>) {
+        let now = self.now;
+        let Some(session) = self.session_mut(slot) else {
+            return;
+        };
+        session.their_jobs.insert(open.job, id);
+        // Ids of jobs that are gone make room.
+        if session.their_jobs.len() > MAX_JOBS_PER_PEER * 4 {
+            let live: Vec<u16> = self.jobs.keys().copied().collect();
+            if let Some(session) = self.session_mut(slot) {
+                session.their_jobs.retain(|_, id| live.contains(id));
+            }
+        }
+        let eager = self.session(slot).is_some_and(|session| session.eager);
+        let Some(entry) = self.jobs.get_mut(&id) else {
+            return;
+        };
+        let count = entry.job.geometry.count();
+        let anchored = entry.job.is_anchored();
+        let complete = entry.job.is_complete();
+        let peer = entry.peer(slot, now);
+        let first = peer.opened_at.is_none();
+        peer.their_id = Some(open.job);
+        peer.opened_at.get_or_insert(now);
+        peer.claimed_count = Some(open.count);
+        peer.claimed_bytes = open.block_bytes;
+        peer.nonce = open.nonce;
+        peer.pushed_to_us = eager;
+        if open.sender_has_all && open.count == count {
+            peer.note_has(0..count);
+        }
+        if first {
+            // It has its own source: what it lacks it asks for.
+            peer.push.clear();
+            peer.push_coinbase = false;
+            if !peer.told {
+                peer.open_pending = false;
+            }
+            if anchored {
+                entry.announce_all(slot);
+            }
+            if !complete {
+                entry.asks.dirty = true;
+            }
+        }
+        if anchored && open.count != count {
+            self.blame(slot, Refusal::Count);
+        }
+        self.wake(slot);
+    }
+
+    /// Says CLOSE_JOB about a job of the peer's.
+    pub(in crate::relay) fn close_at(&mut self, slot: u32, their_id: u16, reason: CloseReason) {
+        let Some(session) = self.session_mut(slot) else {
+            return;
+        };
+        let sent = session.push_control(&Message::CloseJob(CloseJob {
+            job: JobRef::of_receiver(their_id),
+            reason,
+        }));
+        self.control_sent(slot, sent);
+    }
+
+    /// A session is established: tell it of the jobs at hand.
+    pub(in crate::relay) fn offer_jobs(&mut self, slot: u32) {
+        let ids: Vec<u16> = self.jobs.keys().copied().collect();
+        for id in ids {
+            // Only the newest: older blocks are old news.
+            let newest = self.jobs.keys().next_back() == Some(&id);
+            let anchored = self
+                .jobs
+                .get(&id)
+                .is_some_and(|entry| entry.job.is_anchored());
+            if newest && anchored {
+                self.tell(slot, id);
+            }
+        }
+    }
+
+    /// Opens a job to a peer: OPEN_JOB on both transports, and the first flight that it wants.
+    pub(in crate::relay) fn tell(&mut self, slot: u32, id: u16) {
+        let now = self.now;
+        let Some(session) = self.session(slot) else {
+            return;
+        };
+        let level = session.push_level().min(3);
+        let budget = u64::from(session.params.push_budget_datagrams.unwrap_or(0)) * 1_200;
+        let Some(entry) = self.jobs.get_mut(&id) else {
+            return;
+        };
+        let peer = entry.peer(slot, now);
+        if peer.is_aware() || peer.closed {
+            return;
+        }
+        peer.told = true;
+        entry.push_first_flight(slot, level, budget, now);
+        // OPEN_JOB says so itself when all is here.
+        if !entry.job.is_complete() {
+            entry.announce_all(slot);
+        }
+        let Some(entry) = self.jobs.get(&id) else {
+            return;
+        };
+        let header = entry.job.header;
+        let message = open_message(id, &entry.job, &header);
+        let sent = match self.sessions.get_mut(slot as usize) {
+            Some(Some(session)) => session.push_control(&message),
+            _ => return,
+        };
+        self.control_sent(slot, sent);
+        self.wake(slot);
+    }
+
+    /// The claimed count led nowhere: begin again with another peer's claim, if there is one.
+    pub(in crate::relay) fn recount(&mut self, id: u16) {
+        let now = self.now;
+        let Some(entry) = self.jobs.get_mut(&id) else {
+            return;
+        };
+        let tried = entry.job.geometry.count();
+        let other = entry
+            .peers
+            .values()
+            .filter(|peer| !peer.closed)
+            .filter_map(|peer| Some((peer.claimed_count?, peer.claimed_bytes)))
+            .find(|(count, _)| *count != tried);
+        let Some((count, bytes)) = other else {
+            return;
+        };
+        let Some(geometry) = Geometry::new(count) else {
+            return;
+        };
+        let peers = std::mem::take(&mut entry.peers);
+        let job = entry.job.with_count(geometry, bytes, now);
+        let draw = self.random.random();
+        *entry = JobEntry::new(id, job, draw, now);
+        for (slot, old) in peers {
+            let peer = entry.peer(slot, now);
+            peer.their_id = old.their_id;
+            peer.opened_at = old.opened_at;
+            peer.claimed_count = old.claimed_count;
+            peer.claimed_bytes = old.claimed_bytes;
+            peer.nonce = old.nonce;
+            peer.closed = old.closed;
+        }
+    }
+}

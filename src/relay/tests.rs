@@ -1,1 +1,0 @@
-//! Engines that speak to each other in memory.
