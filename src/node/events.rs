@@ -126,35 +126,68 @@ impl News {
         name: impl Fn(SessionId) -> Option<SocketAddr>,
         chunks: impl Fn(&Hash) -> Option<u32>,
     ) -> Self {
-        let from = |source: &Source| match source {
-            Source::Local => "local".to_owned(),
-            Source::Mempool(_) => "mempool".to_owned(),
-            Source::Peer(session) => match name(*session) {
-                Some(address) => address.to_string(),
-                None => format!("session {session}"),
-            },
-        };
-        match event {
-            Event::SessionUp { session, agent } => Self::Session {
-                session: session.as_number(),
-                addr: name(*session),
-                agent: agent.clone(),
-            },
-            Event::SessionDown { session, reason } => Self::SessionDown {
-                session: session.as_number(),
-                addr: name(*session),
-                reason,
-            },
-            Event::PathChanged { session, udp } => Self::Path {
-                session: session.as_number(),
-                addr: name(*session),
-                udp: *udp,
-            },
-            Event::Addresses { session, addresses } => Self::Addresses {
-                session: session.as_number(),
-                addr: name(*session),
-                count: addresses.len(),
-            },
+        Self::of_session(event, &name)
+            .or_else(|| Self::of_block(event, &name, chunks))
+            .expect("every event is of a session or of a block")
+    }
+
+    fn of_session(event: &Event, name: &impl Fn(SessionId) -> Option<SocketAddr>) -> Option<Self> {
+        let of = |session: &SessionId| (session.as_number(), name(*session));
+        Some(match event {
+            Event::SessionUp { session, agent } => {
+                let ((session, addr), agent) = (of(session), agent.clone());
+                Self::Session {
+                    session,
+                    addr,
+                    agent,
+                }
+            }
+            Event::SessionDown { session, reason } => {
+                let (session, addr) = of(session);
+                Self::SessionDown {
+                    session,
+                    addr,
+                    reason,
+                }
+            }
+            Event::PathChanged { session, udp } => {
+                let ((session, addr), udp) = (of(session), *udp);
+                Self::Path { session, addr, udp }
+            }
+            Event::Addresses { session, addresses } => {
+                let ((session, addr), count) = (of(session), addresses.len());
+                Self::Addresses {
+                    session,
+                    addr,
+                    count,
+                }
+            }
+            Event::Refused {
+                session,
+                refusal,
+                score,
+            } => {
+                let ((session, addr), score) = (of(session), *score);
+                Self::Refused {
+                    session,
+                    addr,
+                    reason: refusal.name(),
+                    score,
+                }
+            }
+            Event::JobOpened { .. }
+            | Event::ChunkVerified { .. }
+            | Event::BlockComplete { .. }
+            | Event::JobClosed { .. } => return None,
+        })
+    }
+
+    fn of_block(
+        event: &Event,
+        name: &impl Fn(SessionId) -> Option<SocketAddr>,
+        chunks: impl Fn(&Hash) -> Option<u32>,
+    ) -> Option<Self> {
+        Some(match event {
             Event::JobOpened {
                 block,
                 height,
@@ -166,7 +199,7 @@ impl News {
                 height: *height,
                 transactions: *transactions,
                 chunks: *chunks,
-                from: from(source),
+                from: from(source, name),
             },
             Event::ChunkVerified {
                 block,
@@ -176,7 +209,7 @@ impl News {
                 job: hash_text(block),
                 chunk: *chunk,
                 chunks: chunks(block),
-                from: from(source),
+                from: from(source, name),
             },
             Event::BlockComplete {
                 block,
@@ -195,17 +228,24 @@ impl News {
                 job: hash_text(block),
                 reason,
             },
-            Event::Refused {
-                session,
-                refusal,
-                score,
-            } => Self::Refused {
-                session: session.as_number(),
-                addr: name(*session),
-                reason: refusal.name(),
-                score: *score,
-            },
-        }
+            Event::SessionUp { .. }
+            | Event::SessionDown { .. }
+            | Event::PathChanged { .. }
+            | Event::Addresses { .. }
+            | Event::Refused { .. } => return None,
+        })
+    }
+}
+
+/// Whose datum it was.
+fn from(source: &Source, name: impl Fn(SessionId) -> Option<SocketAddr>) -> String {
+    match source {
+        Source::Local => "local".to_owned(),
+        Source::Mempool(_) => "mempool".to_owned(),
+        Source::Peer(session) => match name(*session) {
+            Some(address) => address.to_string(),
+            None => format!("session {session}"),
+        },
     }
 }
 

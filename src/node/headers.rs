@@ -151,10 +151,12 @@ impl HeaderJudge for HeaderBook {
         now: Time,
     ) -> Result<HeaderVerdict, relay::HeaderRefusal> {
         let accepted = self.submit(header, now).map_err(judge)?;
+        // One guard for both: two in one expression would wait for each other.
+        let headers = self.lock();
         Ok(HeaderVerdict {
             height: accepted.height,
-            in_window: self.lock().in_window(accepted.height),
-            segwit_active: accepted.height >= self.lock().network().segwit_height(),
+            in_window: headers.in_window(accepted.height),
+            segwit_active: accepted.height >= headers.network().segwit_height(),
         })
     }
 

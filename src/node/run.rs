@@ -120,25 +120,13 @@ async fn serve(
         ..HubOptions::new(parts.clock)
     });
     let (engine, commands) = EngineHandle::channel();
-    let (news, read_news) = mpsc::channel(MAX_NEWS);
-    let (blocks, read_blocks) = mpsc::channel(MAX_BLOCKS);
-    let events_stdout = config.test.events_stdout;
-    let router = named("events", move || router::tell(read_news, events_stdout))?;
-    let store = Arc::clone(&parts.store);
-    let keeper = named("store", move || router::keep(&store, read_blocks))?;
-    let outputs = Outputs {
-        news: news.clone(),
-        blocks,
-        every_chunk: events_stdout,
-    };
     let inputs = Inputs {
         control,
         commands,
         stop: stop.clone(),
     };
     let agent = agent(config);
-    let engine_config = engine_config(config, parts.network, addresses.data.port(), &agent);
-    let driver = start_engine(engine_config, &parts, sockets.data, inputs, outputs)?;
+    let threads = Threads::start(config, &parts, &agent, sockets.data, inputs, &addresses)?;
     let context = rpc::Context {
         engine,
         store: parts.store,
@@ -159,27 +147,78 @@ async fn serve(
             .map_err(|error| anyhow!("`connect`: {error}"))?;
     }
     datadir.write_addresses(&addresses)?;
-    let ready = Stamped {
-        time: parts.clock.now(),
-        news: News::Ready {
-            control: addresses.control,
-            data: addresses.data,
-            rpc: addresses.rpc,
-        },
-        dropped_before: 0,
-    };
-    news.try_send(ready).ok();
-    drop(news);
+    threads.announce(parts.clock, &addresses);
 
     stop.stopped().await;
     tracing::info!("stopping");
     hub.stop();
-    let ended = join(driver).await;
-    let _ = tokio::time::timeout(FAREWELL_TIME, hub.closed()).await;
+    let ended = threads.end(&hub).await;
     let _ = tokio::time::timeout(LAST_CALLS_TIME, server).await;
-    join(keeper).await?;
-    join(router).await?;
-    ended?.context("the engine's thread failed")
+    ended
+}
+
+/// The threads of a node beside its runtime.
+struct Threads {
+    engine: JoinHandle<std::io::Result<()>>,
+    events: JoinHandle<()>,
+    store: JoinHandle<()>,
+    news: mpsc::Sender<Stamped>,
+}
+
+impl Threads {
+    fn start(
+        config: &Config,
+        parts: &Parts,
+        agent: &str,
+        data: BoundUdp,
+        inputs: Inputs,
+        addresses: &Addresses,
+    ) -> anyhow::Result<Self> {
+        let (news, read_news) = mpsc::channel(MAX_NEWS);
+        let (blocks, read_blocks) = mpsc::channel(MAX_BLOCKS);
+        let every_chunk = config.test.events_stdout;
+        let events = named("events", move || router::tell(read_news, every_chunk))?;
+        let store = Arc::clone(&parts.store);
+        let store = named("store", move || router::keep(&store, read_blocks))?;
+        let outputs = Outputs {
+            news: news.clone(),
+            blocks,
+            every_chunk,
+        };
+        let engine = engine_config(config, parts.network, addresses.data.port(), agent);
+        let engine = start_engine(engine, parts, data, inputs, outputs)?;
+        Ok(Self {
+            engine,
+            events,
+            store,
+            news,
+        })
+    }
+
+    /// Says that the node can be reached.
+    fn announce(&self, clock: Clock, addresses: &Addresses) {
+        let ready = Stamped {
+            time: clock.now(),
+            news: News::Ready {
+                control: addresses.control,
+                data: addresses.data,
+                rpc: addresses.rpc,
+            },
+            dropped_before: 0,
+        };
+        // The channel is larger than what can have happened so far.
+        self.news.try_send(ready).ok();
+    }
+
+    /// Waits for the engine, which has been told to stop, its connections, and what it has left behind.
+    async fn end(self, hub: &ControlHub) -> anyhow::Result<()> {
+        drop(self.news);
+        let ended = join(self.engine).await;
+        let _ = tokio::time::timeout(FAREWELL_TIME, hub.closed()).await;
+        join(self.store).await?;
+        join(self.events).await?;
+        ended?.context("the engine's thread failed")
+    }
 }
 
 /// Gives the engine its thread. When it ends, for whatever reason, the node stops.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::{Body, to_bytes};
+use axum::body::{Body, HttpBody, to_bytes};
 use axum::extract::{Request, State};
 use axum::http::header::{ALLOW, CONTENT_TYPE, WWW_AUTHENTICATE};
 use axum::http::{Method, StatusCode};
@@ -99,14 +99,17 @@ fn unauthorized() -> Response {
 }
 
 async fn read_body(body: Body) -> Result<bytes::Bytes, Response> {
-    let read = tokio::time::timeout(BODY_TIME, to_bytes(body, MAX_BODY_BYTES)).await;
-    match read {
+    let too_large = || {
+        let text = format!("The request is larger than {MAX_BODY_BYTES} bytes\n");
+        (StatusCode::PAYLOAD_TOO_LARGE, text).into_response()
+    };
+    if body.size_hint().lower() > MAX_BODY_BYTES as u64 {
+        return Err(too_large());
+    }
+    match tokio::time::timeout(BODY_TIME, to_bytes(body, MAX_BODY_BYTES)).await {
         Ok(Ok(body)) => Ok(body),
         // Whoever broke off does not read this; whoever sent too much does.
-        Ok(Err(_)) => {
-            let text = format!("The request is larger than {MAX_BODY_BYTES} bytes\n");
-            Err((StatusCode::PAYLOAD_TOO_LARGE, text).into_response())
-        }
+        Ok(Err(_)) => Err(too_large()),
         Err(_) => Err(StatusCode::REQUEST_TIMEOUT.into_response()),
     }
 }

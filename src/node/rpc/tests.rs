@@ -211,9 +211,9 @@ async fn only_those_who_show_a_credential_are_served() {
     // A body is not even read without one.
     let head = format!(
         "POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {}\r\n\r\n",
-        u64::MAX
+        1u64 << 40
     );
-    assert!(matches!(bench.raw(head, Vec::new()).await.0, 400 | 401));
+    assert_eq!(bench.raw(head, Vec::new()).await.0, 401);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -271,8 +271,10 @@ async fn garbage_is_a_parse_error_and_other_requests_are_refused() {
 async fn a_body_beyond_the_bound_is_refused() {
     let bench = Bench::start().await;
     let login = Some("alice:secret");
-    let fits = format!("{:>1$}", r#"{"method":"uptime"}"#, MAX_BODY_BYTES);
-    assert_eq!(bench.post(login, fits).await.0, 200);
+    let call = r#"{"method":"uptime"}"#;
+    let fits = " ".repeat(MAX_BODY_BYTES - call.len()) + call;
+    let (status, answer) = bench.post(login, fits).await;
+    assert_eq!(status, 200, "{answer}");
     let head = format!(
         "POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {}\r\n\
          Authorization: Basic {}\r\n\r\n",
