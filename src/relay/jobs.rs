@@ -245,7 +245,7 @@ impl JobEntry {
                     .is_some_and(|c| c.hashes_known)
             })
             .collect();
-        let lacked = self.lacked.clone();
+        let lacked = self.predicted();
         let peer = self.peer(slot, now);
         peer.open_pending = true;
         if level == 0 {
@@ -278,6 +278,13 @@ impl JobEntry {
                 self.push_lacked(slot, leaf);
             }
         }
+    }
+
+    /// What the peer probably lacks: what was missing here, unless that was so much that it says
+    /// nothing about the peer (a block of our own, or a cache that was empty).
+    fn predicted(&self) -> Vec<u32> {
+        let few = self.lacked.len() as u64 * 4 <= u64::from(self.job.geometry.count());
+        few.then(|| self.lacked.clone()).unwrap_or_default()
     }
 
     /// Adds the short ids of a chunk to a first flight.

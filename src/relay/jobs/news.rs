@@ -16,11 +16,16 @@ impl Engine {
             return;
         }
         entry.last_news = self.now;
+        let anchored = news.contains(&News::Anchored);
         for item in news {
             self.settle_news(id, item);
         }
         if self.jobs.get(&id).is_some_and(|entry| entry.job.is_ready()) {
             self.complete_job(id);
+        }
+        // Last, so that OPEN_JOB says what the same datum may have completed.
+        if anchored {
+            self.anchored(id);
         }
         self.wake_peers(id);
     }
@@ -31,7 +36,7 @@ impl Engine {
             return;
         };
         match news {
-            News::Anchored => self.anchored(id),
+            News::Anchored => {}
             News::LeafVerified(leaf) => {
                 let asked = entry.asks.leaf_arrived(leaf);
                 for (slot, peer) in &mut entry.peers {
