@@ -4,6 +4,12 @@
 //! the ordinary tests. Bytes are either what a peer could send, or a script of operations ([`Script`]).
 //! What this is not: part of a node. Nothing else calls it.
 
+mod block;
+mod engine;
+mod frames;
+
+pub use engine::engine;
+
 use bitcoin::hashes::Hash as _;
 use bytes::Bytes;
 
@@ -24,6 +30,7 @@ pub const TARGETS: &[Target] = &[
     ("hash_sequence", hash_sequence),
     ("partial_tree", partial_tree),
     ("transaction", transaction),
+    ("engine", engine),
 ];
 
 /// The frames of a datagram, in an envelope that is right.
@@ -172,7 +179,21 @@ pub fn hash_sequence(data: &[u8]) {
 /// A script: bytes read as choices; past its end every choice is zero.
 struct Script<'a>(Reader<'a>);
 
-impl Script<'_> {
+impl<'a> Script<'a> {
+    fn new(bytes: &'a [u8]) -> Self {
+        Self(Reader::new(bytes))
+    }
+
+    /// Up to 255 bytes as they stand.
+    fn bytes(&mut self) -> &'a [u8] {
+        let len = usize::from(self.byte()).min(self.0.remaining());
+        self.0.take(len).unwrap_or_default()
+    }
+
+    fn word(&mut self) -> u64 {
+        self.0.u64().unwrap_or(0)
+    }
+
     fn is_over(&self) -> bool {
         self.0.is_empty()
     }
@@ -192,7 +213,7 @@ impl Script<'_> {
 /// # Panics
 /// If a false hash is ever verified, candidates exceed their bound, or lies can keep the truth out.
 pub fn partial_tree(script: &[u8]) {
-    let mut script = Script(Reader::new(script));
+    let mut script = Script::new(script);
     let count = 1 + script.below(300);
     let truth = reference::Tree::of_count(count, script.byte());
     let geometry = Geometry::new(count).expect("a count from 1 to 300");
