@@ -244,7 +244,22 @@ impl Engine {
             });
             self.begin_probes(slot);
         }
+        self.note_route(slot);
         self.wake(slot);
+    }
+
+    /// Once data can go another way to a peer, or only now, every job looks at its peers again.
+    fn note_route(&mut self, slot: u32) {
+        let now = self.now;
+        let Some(session) = self.session_mut(slot) else {
+            return;
+        };
+        let route = session.route(now);
+        if std::mem::replace(&mut session.last_route, route) != route {
+            for entry in self.jobs.values_mut() {
+                entry.asks.dirty = true;
+            }
+        }
     }
 
     /// The PING that is due on a session's path, if any: its nonce.
@@ -284,6 +299,7 @@ impl Engine {
             session: id,
             udp: false,
         });
+        self.note_route(slot);
         self.control_ready.insert(slot);
     }
 
@@ -314,6 +330,10 @@ impl Engine {
             session.blocked_until = None;
         }
         let over_tcp = session.route(now) == Route::Tcp;
+        self.note_route(slot);
+        let Some(session) = self.session_mut(slot) else {
+            return;
+        };
         if session.is_established() {
             self.wake(slot);
             if over_tcp {

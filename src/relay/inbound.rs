@@ -218,7 +218,11 @@ impl Engine {
             let all = all.ok_or(Refusal::Geometry)?;
             match hashes.tree {
                 Tree::Txid => take_branch(job, &lap, &all),
-                Tree::Witness => job.take_lap(&lap, &all, source),
+                Tree::Witness => {
+                    job.take_lap(&lap, &all, source)?;
+                    look_up_leaves(job, &lap, &all, &engine.mempool, source);
+                    Ok(())
+                }
             }
         });
     }
@@ -485,6 +489,20 @@ fn take_short_ids(
         job.take_known_wtxid(leaf, &wtxid, mempool, source);
     }
     Ok(())
+}
+
+/// Finds in the cache what whole leaf hashes of a lap name. The lap that proves the count brings the last
+/// one or two of a block, which may be all of a chunk: no short ids are then waited for.
+fn look_up_leaves(job: &mut Job, lap: &Lap, hashes: &[Hash], mempool: &Mempool, source: Source) {
+    let geometry = job.geometry;
+    let Some(nodes) = lap.nodes(&geometry) else {
+        return;
+    };
+    for (node, hash) in nodes.zip(hashes) {
+        if node.level() == geometry.depth() && job.verified(node) == Some(hash) {
+            job.take_known_wtxid(node.index(), hash, mempool, source);
+        }
+    }
 }
 
 /// The branch of leaf 0 is one UP run from it, of full length.

@@ -98,6 +98,8 @@ pub(crate) struct Asks {
     pub withheld: Vec<u32>,
     /// Requests made.
     pub requests: u64,
+    /// The cache cannot hold much of the block: there is no use in waiting for short ids.
+    pub cold: bool,
 }
 
 /// The peers of a job, by the slots of their sessions.
@@ -117,6 +119,7 @@ impl Asks {
             next_review: None,
             withheld: Vec::new(),
             requests: 0,
+            cold: false,
         }
     }
 
@@ -239,10 +242,10 @@ impl Asks {
         let Some(parent) = parent(peers, &views) else {
             return;
         };
-        self.review_anchor(job, &parent, &views, now);
+        self.review_anchor(job, peers, &parent, now);
+        self.review_stalls(job, peers, &views, now);
         if job.is_anchored() {
             self.review_chunks(job, peers, &parent, now);
-            self.review_stalls(job, peers, &views, now);
             self.review_leaves(job, peers, &views, &parent, now);
         }
         self.review_hashes(job, peers, &views, &parent, now);
@@ -254,7 +257,7 @@ impl Asks {
 
     /// Until when a first flight that was asked for may still be under way.
     fn flight_deadline(&self, parent: &PeerView) -> Time {
-        let grace = if parent.eager {
+        let grace = if parent.eager && !self.cold {
             parent.round_trip + PATIENCE
         } else {
             Duration::ZERO
@@ -263,7 +266,7 @@ impl Asks {
     }
 
     /// Asks for what the anchor lacks once the first flight is late.
-    fn review_anchor(&mut self, job: &Job, parent: &PeerView, views: &[PeerView], now: Time) {
+    fn review_anchor(&mut self, job: &Job, peers: &mut JobPeers, parent: &PeerView, now: Time) {
         if job.is_anchored() {
             return;
         }
@@ -274,11 +277,15 @@ impl Asks {
             self.wake_at(deadline);
             return;
         }
+        if job.transaction(0).is_none() && self.leaf_slots.first() == Some(&NOBODY) {
+            let mut asks = Vec::new();
+            self.assign(peers, 0, NOBODY, parent.slot, now, &mut asks);
+            self.send_asks(peers, asks);
+        }
         let geometry = job.geometry;
         if geometry.count() == 1 {
             return;
         }
-        let _ = views;
         if !job.has_branch() {
             self.ask_hashes(HashWant {
                 tree: Tree::Txid,
@@ -425,6 +432,10 @@ impl Asks {
         if job.transaction(0).is_none() && self.leaf_slots[0] == NOBODY && now >= deadline {
             self.assign(peers, 0, NOBODY, parent.slot, now, &mut asks);
         }
+        self.send_asks(peers, asks);
+    }
+
+    fn send_asks(&mut self, peers: &mut JobPeers, asks: Vec<(u32, Vec<Range<u32>>)>) {
         for (slot, ranges) in asks {
             if let Some(peer) = peers.get_mut(&slot) {
                 self.requests += 1;

@@ -216,6 +216,8 @@ pub(crate) struct Session {
     pub their_key: MacKey,
 
     pub path: Path,
+    /// Which way data went when it was last looked at.
+    pub last_route: Route,
     pub sent: SendLog<Vec<Item>>,
     pub received: ReceiveLog,
     pub pacer: Pacer,
@@ -284,6 +286,7 @@ impl Session {
             their_connection: 0,
             their_key: start.key,
             path: Path::new(start.remote),
+            last_route: Route::Wait,
             sent: SendLog::new(),
             received: ReceiveLog::new(),
             pacer: Pacer::new(start.now, start.max_rate_bytes_per_s),

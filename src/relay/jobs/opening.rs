@@ -97,7 +97,8 @@ impl Engine {
         let (block, height) = (start.hash, start.height);
         let (source, transactions) = (start.counted_by, start.geometry.count());
         let draw = self.random.random();
-        let entry = JobEntry::new(id, Job::new(start), draw, now);
+        let mut entry = JobEntry::new(id, Job::new(start), draw, now);
+        entry.asks.cold = self.mempool.len() < transactions as usize / 4;
         let chunks = entry.job.chunks.len() as u32;
         self.jobs.insert(id, entry);
         self.jobs_by_hash.insert(block, id);
@@ -259,7 +260,9 @@ impl Engine {
         let peers = std::mem::take(&mut entry.peers);
         let job = entry.job.with_count(geometry, bytes, now);
         let draw = self.random.random();
+        let cold = entry.asks.cold;
         *entry = JobEntry::new(id, job, draw, now);
+        entry.asks.cold = cold;
         for (slot, old) in peers {
             let peer = entry.peer(slot, now);
             peer.their_id = old.their_id;
