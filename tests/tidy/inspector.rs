@@ -10,7 +10,8 @@ use syn::{Attribute, Expr, Item, Meta};
 use super::names::{Names, flatten, given_path, is_test_only, item_attributes, last_name};
 use super::source::{Finding, Source, into_ordered};
 use super::table::{
-    ANYHOW, EMPTY_NAMES, IMPURE, IMPURE_MACROS, ITERATING, REASON_WORDS, SELF_SEEDED, UNWRAP,
+    ANYHOW, EMPTY_NAMES, FILE_LINES, FUNCTION_LINES, IMPURE, IMPURE_MACROS, ITERATING,
+    REASON_WORDS, SELF_SEEDED, UNWRAP,
 };
 
 /// All breaches of one file of `src/`.
@@ -31,9 +32,8 @@ pub fn inspect(source: &Source) -> Vec<Finding> {
     }
     inspector.visit_file(&source.syntax);
     let lines = source.text.lines().count() - inspector.test_lines;
-    let (most, _) = source.allowed_lines();
-    if !source.is_test && lines > most {
-        let advice = format!("{lines} lines without tests: split it, {most} is the most");
+    if !source.is_test && lines > FILE_LINES {
+        let advice = format!("{lines} lines without tests: split it, {FILE_LINES} is the most");
         inspector.report(1, advice);
     }
     let mut findings = inspector.findings.into_inner();
@@ -293,12 +293,11 @@ impl<'a> Inspector<'a> {
     fn check_function(&self, signature: &syn::Signature, block: &syn::Block) {
         let start = signature.fn_token.span().start().line;
         let lines = block.brace_token.span.close().end().line + 1 - start;
-        let (_, most) = self.source.allowed_lines();
-        if lines > most && !self.in_test() {
+        if lines > FUNCTION_LINES && !self.in_test() {
             let name = &signature.ident;
             self.report(
                 start,
-                format!("`{name}` has {lines} lines: split it, {most} is the most"),
+                format!("`{name}` has {lines} lines: split it, {FUNCTION_LINES} is the most"),
             );
         }
     }

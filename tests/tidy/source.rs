@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use syn::Item;
 
 use super::names::{given_path, is_test_only};
-use super::table::{EVERYTHING, FILE_LINES, FUNCTION_LINES, GRACE, Purity, WALLS, Wall};
+use super::table::{EVERYTHING, Purity, WALLS, Wall};
 
 /// A breach: where, and what to do.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -66,14 +66,6 @@ impl Source {
                 .is_some_and(|submodule| impure.contains(&submodule.as_str())),
             Some(Purity::Impure) | None => false,
         }
-    }
-
-    /// Lines that this file, and a function in it, may have.
-    pub fn allowed_lines(&self) -> (usize, usize) {
-        let grace = GRACE.iter().find(|(file, ..)| *file == self.file);
-        grace.map_or((FILE_LINES, FUNCTION_LINES), |&(_, file, function)| {
-            (file, function)
-        })
     }
 
     pub fn may_import(&self, module: &str) -> bool {

@@ -120,17 +120,6 @@ pub const ANYHOW: &[&str] = &["main", "node", "cli"];
 pub const FILE_LINES: usize = 600;
 /// Lines of a function, from its signature to its closing brace.
 pub const FUNCTION_LINES: usize = 70;
-/// Files with a grace: how long they, and functions in them, may be until they are split. To be emptied.
-pub const GRACE: &[(&str, usize, usize)] = &[
-    ("src/node/events.rs", FILE_LINES, 90),
-    ("src/node/run.rs", FILE_LINES, 90),
-    ("src/relay/inbound.rs", FILE_LINES, 75),
-    ("src/relay/job.rs", 820, FUNCTION_LINES),
-    ("src/relay/jobs.rs", 1_020, 80),
-    ("src/relay/outbound.rs", 700, FUNCTION_LINES),
-    ("src/relay/schedule.rs", 680, FUNCTION_LINES),
-];
-
 /// Words of the doc comment of a `MAX_` constant: fewer cannot name a reason.
 pub const REASON_WORDS: usize = 8;
 
