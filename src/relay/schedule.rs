@@ -242,8 +242,8 @@ impl Asks {
         let Some(parent) = parent(peers, &views) else {
             return;
         };
-        self.review_anchor(job, peers, &parent, now);
         self.review_stalls(job, peers, &views, now);
+        self.review_anchor(job, peers, &parent, now);
         if job.is_anchored() {
             self.review_chunks(job, peers, &parent, now);
             self.review_leaves(job, peers, &views, &parent, now);
