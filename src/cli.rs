@@ -151,6 +151,9 @@ pub struct DemoOptions {
     /// Print one JSON object at the end instead of the live view
     #[arg(long)]
     pub json: bool,
+    /// Keep the nodes' folders and logs, as is done anyway if the demo fails
+    #[arg(long)]
+    pub keep: bool,
 }
 
 /// How the demo connects its nodes.
@@ -179,8 +182,8 @@ fn percentage(text: &str) -> Result<f64, String> {
 
 fn not_negative(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
-        Ok(number) if (0.0..=60_000.0).contains(&number) => Ok(number),
-        _ => Err("give a number from 0 to 60000".to_owned()),
+        Ok(number) if (0.0..=10_000.0).contains(&number) => Ok(number),
+        _ => Err("give a number from 0 to 10000".to_owned()),
     }
 }
 

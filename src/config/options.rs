@@ -137,6 +137,9 @@ pub struct TestOptions {
     /// Write the engine's events to stdout, one JSON object per line.
     #[arg(long, hide = true)]
     pub events_stdout: bool,
+    /// Stop when stdin ends, so that no node outlives whoever started it.
+    #[arg(long, hide = true)]
+    pub stop_at_eof: bool,
 }
 
 impl Options {

@@ -84,7 +84,8 @@ fn cookie(folder: &Path) -> anyhow::Result<(String, String)> {
     })
 }
 
-fn post(address: &str, login: &str, body: String) -> anyhow::Result<(u16, String)> {
+/// Calls a node on this machine; the status of HTTP and the body.
+pub(super) fn post(address: &str, login: &str, body: String) -> anyhow::Result<(u16, String)> {
     let agent = ureq::Agent::config_builder()
         .http_status_as_error(false)
         .proxy(None)

@@ -11,7 +11,7 @@
 //! | `path` | `session addr udp`: data goes over UDP from now on, or no longer |
 //! | `addresses` | `session addr count`: a peer told of other nodes |
 //! | `job` | `job height transactions chunks from` |
-//! | `chunk` | `job chunk chunks from` |
+//! | `chunk` | `job chunk chunks from session`: the session that sent it, or whose short ids named it |
 //! | `complete` | `job height bytes elapsed_us local` |
 //! | `closed` | `job reason` |
 //! | `refused` | `session addr reason score` |
@@ -91,6 +91,9 @@ pub enum News {
         #[serde(skip_serializing_if = "Option::is_none")]
         chunks: Option<u32>,
         from: String,
+        /// Who sent it, or guided the choice from the cache.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        session: Option<u64>,
     },
     /// A block is whole.
     Complete {
@@ -210,6 +213,10 @@ impl News {
                 chunk: *chunk,
                 chunks: chunks(block),
                 from: from(source, name),
+                session: match source {
+                    Source::Local => None,
+                    Source::Mempool(session) | Source::Peer(session) => Some(session.as_number()),
+                },
             },
             Event::BlockComplete {
                 block,
@@ -361,13 +368,14 @@ mod tests {
                 chunk: 3,
                 chunks: Some(20),
                 from: "mempool".into(),
+                session: Some(65_536),
             },
             dropped_before: 2,
         };
         assert_eq!(
             stamped.to_lines(),
             "{\"t_us\":7000,\"event\":\"dropped\",\"count\":2}\n\
-             {\"t_us\":7000,\"event\":\"chunk\",\"job\":\"ab\",\"chunk\":3,\"chunks\":20,\"from\":\"mempool\"}\n"
+             {\"t_us\":7000,\"event\":\"chunk\",\"job\":\"ab\",\"chunk\":3,\"chunks\":20,\"from\":\"mempool\",\"session\":65536}\n"
         );
     }
 }

@@ -14,11 +14,13 @@
 //! - [`settings`]: flags and file to what holds; [`datadir`]: lock, cookie, addresses; [`logs`]
 //! - [`run`](mod@run): starts and ends all of it in order; [`stop`]: the signal
 //! - [`driver`]: the engine's thread; [`engine`]: the commands it answers; [`headers`]: its judge
+//! - [`mod@demo`]: several nodes as processes, and a block that crosses them
 //! - [`router`] and [`events`]: what happened, told; [`store`]: blocks on disk; [`files`]: whole or absent
 //! - [`rpc`]: JSON-RPC over HTTP; [`client`]: `blocktorrent cli`
 
 pub mod client;
 pub mod datadir;
+pub mod demo;
 pub mod driver;
 pub mod engine;
 pub mod events;
@@ -63,6 +65,5 @@ pub fn call(options: &CallOptions) -> anyhow::Result<ExitCode> {
 ///
 /// One line that says what to do.
 pub fn demo(options: &DemoOptions) -> anyhow::Result<ExitCode> {
-    let _ = options;
-    anyhow::bail!("the demo is still being built")
+    demo::run(options)
 }

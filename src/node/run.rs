@@ -103,6 +103,9 @@ async fn serve(
 ) -> anyhow::Result<()> {
     let stop = Stop::default();
     watch_signals(&stop)?;
+    if config.test.stop_at_eof {
+        watch_stdin(&stop)?;
+    }
     let rpc_listener = TcpListener::from_std(sockets.rpc)?;
     let addresses = Addresses {
         pid: std::process::id(),
@@ -384,4 +387,15 @@ fn watch_signals(stop: &Stop) -> anyhow::Result<()> {
         }
     });
     Ok(())
+}
+
+/// Stops the node when stdin ends: whoever holds the other end has left, in whatever way.
+fn watch_stdin(stop: &Stop) -> anyhow::Result<()> {
+    let stop = stop.clone();
+    // Nobody waits for this thread: it may read until the process ends.
+    named("stdin", move || {
+        let _ = std::io::copy(&mut std::io::stdin().lock(), &mut std::io::sink());
+        stop.stop();
+    })
+    .map(drop)
 }

@@ -264,6 +264,8 @@ pub struct PeerSnapshot {
     pub established: bool,
     /// Whether data goes over UDP.
     pub udp: bool,
+    /// Whether its path is proven and the probes of it have not ended.
+    pub probing: bool,
     /// Name and version that the peer gave.
     pub agent: String,
     /// When the connection was made.

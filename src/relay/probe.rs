@@ -70,6 +70,11 @@ pub(crate) struct Probes {
 }
 
 impl Probes {
+    /// Whether all has been sent and answered, or given up, since the path was proven.
+    pub fn is_done(&self) -> bool {
+        self.bandwidth_done && self.sending.is_none() && self.counting.is_none()
+    }
+
     /// When a probe has something to do.
     pub fn deadline(&self) -> Option<Time> {
         let sending = self.sending.map(|probe| match probe.left {

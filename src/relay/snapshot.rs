@@ -84,6 +84,7 @@ fn peer_snapshot(session: &Session, now: Time) -> PeerSnapshot {
         initiator: session.initiator,
         established: session.phase == Phase::Established,
         udp: session.path.proven,
+        probing: session.path.proven && !session.probes.is_done(),
         agent: session.agent.clone(),
         connected: session.connected,
         bytes_in: session.bytes_in,

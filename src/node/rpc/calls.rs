@@ -389,6 +389,7 @@ fn peer_json(peer: &PeerSnapshot) -> Value {
         "connection_type": if inbound { "inbound" } else { "manual" },
         "established": peer.established,
         "transport": if peer.udp { "udp" } else { "tcp" },
+        "probing": peer.probing,
         "datagramssent": peer.datagrams_out,
         "datagramsrecv": peer.datagrams_in,
         "datagramslost": peer.datagrams_lost,

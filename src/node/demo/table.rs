@@ -1,0 +1,171 @@
+//! The table at the end. Pure.
+
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+
+use super::paint::{Paint, grouped};
+use super::report::{NodeReport, Report};
+
+/// Columns before the last one, whose content may take several lines.
+const BEFORE_LAST: usize = 63;
+/// Columns of the whole table.
+const COLUMNS: usize = 80;
+
+/// The table of a report, with a line below it that says what came out.
+pub fn table(report: &Report, paint: Paint) -> String {
+    let mut text = String::from("\n");
+    let head = format!(
+        " {:<6}{:>10}{:>10}{:>9}{:>9}{:>7}{:>8}   {}",
+        "node", "first ms", "whole ms", "kB in", "kB out", "asked", "early", "chunks from"
+    );
+    let _ = writeln!(text, "{}", paint.bold(&head));
+    for node in &report.nodes {
+        text.push_str(&row(node, paint));
+    }
+    text.push('\n');
+    let honest = report.nodes.iter().filter(|node| node.honest).count();
+    let holding = report
+        .nodes
+        .iter()
+        .filter(|node| node.honest && node.identical)
+        .count();
+    let last = report
+        .nodes
+        .iter()
+        .filter(|node| node.honest)
+        .filter_map(|node| node.complete_ms)
+        .fold(0.0, f64::max);
+    let outcome = match report.all_complete {
+        true => format!(
+            "All {honest} honest nodes hold the identical block after {last:.1} ms; no relay could be below {:.1} ms.",
+            report.bound_ms
+        ),
+        false => paint.alarming(&format!(
+            "Only {holding} of {honest} honest nodes hold the identical block."
+        )),
+    };
+    let _ = writeln!(text, "{outcome}");
+    let legend = "early: chunks of which something was sent on before the block was whole here";
+    let _ = writeln!(text, "{}", paint.faint(legend));
+    text
+}
+
+fn row(node: &NodeReport, paint: Paint) -> String {
+    let time = |ms: Option<f64>| ms.map_or_else(|| "-".to_owned(), |ms| format!("{ms:.1}"));
+    let kilobytes = |bytes: u64| grouped(bytes.div_ceil(1_000));
+    let early = match (node.id, node.chunks) {
+        (0, _) => "-".to_owned(),
+        (_, chunks) => format!("{}/{chunks}", node.chunks_forwarded_before_complete),
+    };
+    let name = format!("{:<6}", node.id);
+    let mut lines = String::new();
+    let _ = write!(
+        lines,
+        " {}{:>10}{:>10}{:>9}{:>9}{:>7}{early:>8}   ",
+        paint.node(node.id, &name),
+        time(node.first_chunk_ms),
+        time(node.complete_ms),
+        kilobytes(node.bytes_in),
+        kilobytes(node.bytes_out),
+        node.requests,
+    );
+    lines.push_str(&folded(&words(node), paint));
+    if !node.refused.is_empty() {
+        let refused = format!("       refused: {}", counts(&node.refused));
+        let _ = writeln!(lines, "{}", paint.alarming(&refused));
+    }
+    lines
+}
+
+/// What stands in the last column.
+fn words(node: &NodeReport) -> Vec<String> {
+    let mut words: Vec<String> = Vec::new();
+    if node.id == 0 {
+        words.push("handed over".to_owned());
+    }
+    words.extend(
+        node.sources
+            .iter()
+            .map(|(peer, count)| format!("{peer}:{count}")),
+    );
+    if !node.honest {
+        words.push("(liar)".to_owned());
+    } else if !node.identical {
+        words.push("INCOMPLETE".to_owned());
+    }
+    words
+}
+
+/// Words in as many lines as the last column needs, the lines ended.
+fn folded(words: &[String], paint: Paint) -> String {
+    let mut text = String::new();
+    let mut column = BEFORE_LAST;
+    for (place, word) in words.iter().enumerate() {
+        let width = word.chars().count();
+        if place > 0 && column + 1 + width > COLUMNS {
+            let _ = write!(text, "\n{}", " ".repeat(BEFORE_LAST));
+            column = BEFORE_LAST;
+        } else if place > 0 {
+            text.push(' ');
+            column += 1;
+        }
+        column += width;
+        let peer = word.split_once(':').and_then(|(peer, _)| peer.parse().ok());
+        match peer {
+            Some(peer) => text.push_str(&paint.node(peer, word)),
+            None => text.push_str(word),
+        }
+    }
+    text.push('\n');
+    text
+}
+
+fn counts(counts: &BTreeMap<String, u64>) -> String {
+    let counts: Vec<String> = counts
+        .iter()
+        .map(|(reason, count)| format!("{reason} {count}"))
+        .collect();
+    counts.join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::report::BlockReport;
+    use super::*;
+
+    #[test]
+    fn the_table_fits_eighty_columns() {
+        let node = |id: usize| NodeReport {
+            id,
+            honest: id != 3,
+            identical: id != 2,
+            first_chunk_ms: Some(99_999.9),
+            complete_ms: (id != 2).then_some(99_999.9),
+            bytes_in: 12_345_678,
+            bytes_out: 12_345_678,
+            requests: 12_345,
+            chunks: 131,
+            chunks_forwarded_before_complete: 131,
+            sources: (0..9).map(|peer| (peer.to_string(), 15)).collect(),
+            refused: BTreeMap::from([("leaf".to_owned(), 5)]),
+            ..NodeReport::default()
+        };
+        let report = Report {
+            block: BlockReport {
+                hash: String::new(),
+                bytes: 0,
+                transactions: 0,
+            },
+            bound_ms: 1.0,
+            all_complete: false,
+            nodes: (0..5).map(node).collect(),
+        };
+        let text = table(&report, Paint { colours: false });
+        assert!(
+            text.lines().all(|line| line.chars().count() <= COLUMNS),
+            "{text}"
+        );
+        assert!(text.contains("Only 3 of 4 honest nodes") && text.contains("INCOMPLETE"));
+        assert!(text.contains("refused: leaf 5") && text.contains("(liar)"));
+    }
+}
