@@ -3,6 +3,7 @@
 use std::fmt::Write as _;
 use std::path::PathBuf;
 
+use clap::error::ErrorKind;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::config::{NetworkName, Options};
@@ -26,6 +27,33 @@ pub struct CommandLine {
     /// What to do.
     #[command(subcommand)]
     pub command: Command,
+}
+
+impl CommandLine {
+    /// The command line of this process. Where it makes no sense, says so in one line and exits with 2; prints help
+    /// and exits where that is asked for.
+    pub fn of_process() -> Self {
+        Self::try_parse().unwrap_or_else(|error| {
+            if error.use_stderr()
+                && error.kind() != ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+            {
+                eprintln!("{}", one_line(&error.render().to_string()));
+                std::process::exit(error.exit_code());
+            }
+            error.exit()
+        })
+    }
+}
+
+/// What is wrong and what would be right, without the usage that follows.
+fn one_line(text: &str) -> String {
+    let lines: Vec<&str> = text
+        .lines()
+        .map(str::trim)
+        .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more information"))
+        .filter(|line| !line.is_empty())
+        .collect();
+    lines.join(" ")
 }
 
 /// The commands of the program.
@@ -326,6 +354,18 @@ mod tests {
         );
         assert!(parse("cli").is_err());
         assert!(parse("cli --rpc-user a getpeerinfo").is_err());
+    }
+
+    #[test]
+    fn errors_are_told_in_one_line() {
+        let error = |line| one_line(&parse(line).unwrap_err().render().to_string());
+        assert_eq!(
+            error("demo --topology knot"),
+            "error: invalid value 'knot' for '--topology <TOPOLOGY>' [possible values: line, ring, star, mesh]"
+        );
+        assert!(
+            error("node --nonsense").starts_with("error: unexpected argument '--nonsense' found")
+        );
     }
 
     #[test]

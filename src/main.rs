@@ -2,13 +2,11 @@
 
 use std::process::ExitCode;
 
-use clap::Parser;
-
 use blocktorrent::cli::{Command, CommandLine, sample_config};
 use blocktorrent::node;
 
 fn main() -> ExitCode {
-    let outcome = match CommandLine::parse().command {
+    let outcome = match CommandLine::of_process().command {
         Command::Node(options) if options.print_config => {
             print!("{}", sample_config());
             Ok(ExitCode::SUCCESS)

@@ -149,7 +149,7 @@ impl Demo<'_> {
         screen.say("relaying", &progress);
         let limit = Duration::from_secs_f64(bound_ms * PATIENCE / 1e3).max(LEAST_TIME);
         let status = match self.relay(fleet, screen, &mut progress, limit).await? {
-            true => "done".to_owned(),
+            true => "done: ✗ counts what was refused".to_owned(),
             false => format!("given up after {} s", limit.as_secs()),
         };
         screen.finish(&status, &progress);
@@ -169,7 +169,8 @@ impl Demo<'_> {
     ) -> anyhow::Result<bool> {
         let rpc = fleet.rpc(0)?.clone();
         let parameters = json!([self.block.hex]);
-        let until = Instant::now() + limit;
+        let started = Instant::now();
+        let until = started + limit;
         progress.handed_us = Some(Clock::start().now().as_nanos() / 1_000);
         let submitted = rpc.call("submitblock", parameters);
         tokio::pin!(submitted);
@@ -188,7 +189,8 @@ impl Demo<'_> {
                 () = sleep(picture.unwrap_or_default()), if picture.is_some() => {}
                 () = sleep_until(until) => return Ok(false),
             }
-            screen.update(progress);
+            let elapsed = started.elapsed().as_secs_f64();
+            screen.update(&format!("relaying: {elapsed:.1} s"), progress);
         }
         Ok(true)
     }
@@ -229,16 +231,17 @@ impl Demo<'_> {
             links.push(format!("{} lying", plan.liars.len()));
         }
         let hint = match paint.colours {
-            true => "each chunk has the colour of the node that it came from",
-            false => "each chunk shows the node that it came from",
+            true => "Each chunk has the colour of the node that it came from.",
+            false => "Each chunk shows the node that it came from.",
         };
         format!(
-            "{}  {} bytes, {} transactions\n{}\n{}; {hint}\n\n",
+            "{}  {} bytes, {} transactions\n{}\n{}\n{}\n\n",
             paint.bold(&format!("Block {}", block.height)),
             grouped(block.bytes as u64),
             grouped(block.transactions.len() as u64),
             paint.faint(&block.hash),
             links.join(", "),
+            paint.faint(hint),
         )
     }
 }

@@ -103,11 +103,12 @@ impl Screen {
         }
     }
 
-    /// Shows how far the nodes are, unless that was done just now.
-    pub fn update(&mut self, progress: &Progress) {
+    /// Shows how far the nodes are, and the status below rows, unless that was done just now.
+    pub fn update(&mut self, status: &str, progress: &Progress) {
         match &mut self.form {
             Form::Live { last, .. } => {
                 if last.is_none_or(|last| last.elapsed() >= PICTURE_TIME) {
+                    status.clone_into(&mut self.status);
                     self.draw(progress);
                 }
             }
@@ -125,8 +126,8 @@ impl Screen {
 
     /// Shows how far the nodes are, for the last time.
     pub fn finish(&mut self, status: &str, progress: &Progress) {
+        self.update(status, progress);
         status.clone_into(&mut self.status);
-        self.update(progress);
         match self.form {
             Form::Live { .. } => self.draw(progress),
             Form::Lines { .. } => print(&format!("{status}\n")),

@@ -37,7 +37,7 @@ pub fn table(report: &Report, paint: Paint) -> String {
         .fold(0.0, f64::max);
     let outcome = match report.all_complete {
         true => format!(
-            "All {honest} honest nodes hold the identical block after {last:.1} ms; no relay could be below {:.1} ms.",
+            "All {honest} honest nodes hold the identical block after {last:.1} ms.\nNo relay could be below {:.1} ms (hops x delay + bytes / rate).",
             report.bound_ms
         ),
         false => paint.alarming(&format!(
