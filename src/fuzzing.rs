@@ -1,7 +1,7 @@
 //! What the fuzzers call: each function takes arbitrary bytes and panics if a promise of the code is broken.
 //!
 //! The shells in `fuzz/fuzz_targets` are a line each around these; `tests/corpus.rs` replays the corpora with
-//! the ordinary tests. Bytes are either what a peer could send, or a script of operations ([`Script`]).
+//! the ordinary tests. Bytes are either what a peer could send, or a script of operations.
 //! What this is not: part of a node. Nothing else calls it.
 
 mod block;

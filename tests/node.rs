@@ -3,6 +3,11 @@
 //! Nothing here sleeps: a node says on stdout when it is ready (`--events-stdout`), and a process that
 //! ends is waited for.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that panics has failed, as it should"
+)]
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, UdpSocket};
 use std::path::Path;

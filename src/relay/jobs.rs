@@ -284,7 +284,7 @@ impl JobEntry {
     /// nothing about the peer (a block of our own, or a cache that was empty).
     fn predicted(&self) -> Vec<u32> {
         let few = self.lacked.len() as u64 * 4 <= u64::from(self.job.geometry.count());
-        few.then(|| self.lacked.clone()).unwrap_or_default()
+        if few { self.lacked.clone() } else { Vec::new() }
     }
 
     /// Adds the short ids of a chunk to a first flight.

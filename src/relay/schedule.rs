@@ -475,7 +475,10 @@ impl Asks {
         }
         match asks.iter_mut().find(|(slot, _)| *slot == to) {
             Some((_, ranges)) => extend(ranges, leaf),
-            None => asks.push((to, vec![leaf..leaf + 1])),
+            None => {
+                let only = leaf..leaf + 1;
+                asks.push((to, vec![only]));
+            }
         }
     }
 

@@ -178,8 +178,8 @@ mod tests {
     #[test]
     fn sizes_of_a_block_with_witnesses_add_up() {
         let bytes = bitcoin_test_data::blocks::mainnet_702861();
-        let shown = block_json(Network::Main, &bytes, None, Detail::Txids).unwrap();
-        let block: Block = bitcoin::consensus::deserialize(&bytes).unwrap();
+        let shown = block_json(Network::Main, bytes, None, Detail::Txids).unwrap();
+        let block: Block = bitcoin::consensus::deserialize(bytes).unwrap();
         assert_eq!(shown["size"], json!(block.total_size()));
         assert_eq!(shown["weight"], json!(block.weight().to_wu()));
         assert_eq!(shown["nTx"], json!(block.txdata.len()));

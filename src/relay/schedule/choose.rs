@@ -40,7 +40,7 @@ pub(super) fn choose(
     let expected = u64::from(job.expected_transaction_bytes());
     let finish = |view: &PeerView, peer: &JobPeer| {
         let queue = u64::from(peer.outstanding + 1) * expected * 1_000_000;
-        queue / view.rate_bytes_per_s.max(1) + view.round_trip.as_micros() as u64 / 2
+        (queue / view.rate_bytes_per_s.max(1) + view.round_trip.as_micros() as u64 / 2)
             << peer.stalls.min(8)
     };
     let best = views
