@@ -317,12 +317,17 @@ fn a_block_crosses_from_one_node_to_another_and_stays() {
     };
     assert!(get(&first) == hex && get(&second) == hex, "the same bytes");
     let stop = program(&["cli", "--datadir", &second.folder, "stop"])
-        .status()
+        .output()
         .unwrap();
-    assert!(stop.success());
+    assert!(stop.status.success());
     let (code, log) = second.end();
     assert_eq!(code, Some(0), "{log}");
     // Started again, it still has the block.
     let again = Node::start_bare(roots[1].path(), &main);
     assert!(get(&again) == hex);
+    let info = program(&["cli", "--datadir", &again.folder, "getblockchaininfo"])
+        .output()
+        .unwrap();
+    let info: Value = serde_json::from_slice(&info.stdout).unwrap();
+    assert_eq!(info["bestblockhash"], hash.as_str());
 }

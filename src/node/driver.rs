@@ -123,6 +123,8 @@ impl Driver {
     ///
     /// The socket or the timer can't be used any more.
     pub async fn run(mut self, mut inputs: Inputs) -> io::Result<()> {
+        let stop = inputs.stop.clone();
+        let mut stopped = std::pin::pin!(stop.stopped());
         loop {
             let more = self.drain();
             self.timer.set(self.deadline(more))?;
@@ -144,7 +146,7 @@ impl Driver {
                     self.handle_command(command);
                     self.take_waiting(&mut inputs);
                 }
-                () = inputs.stop.stopped() => break,
+                () = &mut stopped => break,
             }
         }
         self.engine.shut_down(self.clock.now());
@@ -300,7 +302,9 @@ impl Driver {
                 ..
             } => {
                 // A store that lags by so many blocks has lost its disk; the engine must go on.
-                self.outputs.blocks.try_send((block, bytes)).ok();
+                if self.outputs.blocks.try_send((block, bytes)).is_err() {
+                    tracing::error!("a block was not kept, for the disk is too slow");
+                }
             }
             _ => {}
         }

@@ -69,6 +69,10 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
             blocks.display()
         )
     })?;
+    for header in store.headers() {
+        // So the chain is again where the kept blocks left it; one that no longer fits is only kept.
+        book.submit(&header, clock.now()).ok();
+    }
     let sockets = bind(config, network)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -143,14 +147,15 @@ async fn serve(
     };
     let credentials = Credentials::new(&datadir.write_cookie()?, config.rpc_login.as_ref());
     let server = tokio::spawn(rpc::http::serve(rpc_listener, context, credentials));
+    datadir.write_addresses(&addresses)?;
+    // Before any peer is let in, so that it is the first of the events.
+    threads.announce(parts.clock, &addresses);
     hub.listen(sockets.control)
         .context("can't accept control connections")?;
     for peer in &config.connect {
         hub.keep_connected(&peer.with_port(parts.network.control_port()))
             .map_err(|error| anyhow!("`connect`: {error}"))?;
     }
-    datadir.write_addresses(&addresses)?;
-    threads.announce(parts.clock, &addresses);
 
     stop.stopped().await;
     tracing::info!("stopping");

@@ -173,6 +173,22 @@ impl BlockStore {
             .map(|(_, (hash, _))| *hash)
     }
 
+    /// The headers of the blocks kept, the oldest first. What can't be read is left out.
+    pub fn headers(&self) -> Vec<[u8; HEADER]> {
+        let kept: Vec<(u64, Hash)> = self
+            .index()
+            .by_age
+            .iter()
+            .map(|(number, (hash, _))| (*number, *hash))
+            .collect();
+        let read = |(number, hash)| {
+            let mut header = [0; HEADER];
+            File::open(file_path(&self.folder, number, &hash))?.read_exact(&mut header)?;
+            Ok::<_, io::Error>(header)
+        };
+        kept.into_iter().filter_map(|it| read(it).ok()).collect()
+    }
+
     /// How many blocks are kept.
     pub fn len(&self) -> usize {
         self.index().by_age.len()
@@ -311,6 +327,7 @@ mod tests {
             (store.len(), store.bytes(), store.newest()),
             (1, 500, Some(hash))
         );
+        assert_eq!(store.headers(), [[1; 80]]);
     }
 
     #[test]
