@@ -415,7 +415,11 @@ impl Asks {
             let Some(state) = job.chunks.get(chunk as usize) else {
                 continue;
             };
-            if state.done || (!state.is_described() && now < deadline) {
+            if state.done {
+                continue;
+            }
+            if !state.is_described() && now < deadline {
+                self.wake_at(deadline);
                 continue;
             }
             for leaf in job.chunk_leaves(chunk) {
