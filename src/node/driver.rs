@@ -300,13 +300,15 @@ impl Driver {
                 bytes,
                 local: false,
                 ..
-            } => {
-                // A store that lags by so many blocks has lost its disk; the engine must go on.
-                if self.outputs.blocks.try_send((block, bytes)).is_err() {
-                    tracing::error!("a block was not kept, for the disk is too slow");
-                }
-            }
+            } => self.keep(block, bytes),
             _ => {}
+        }
+    }
+
+    /// Hands a block to the store. One that lags by so many has lost its disk; the engine goes on.
+    fn keep(&self, block: Hash, bytes: Bytes) {
+        if self.outputs.blocks.try_send((block, bytes)).is_err() {
+            tracing::error!("a block was not kept, for the disk is too slow");
         }
     }
 
