@@ -412,6 +412,6 @@ mod tests {
             [0..2, 5..6, 63..65, 69..70]
         );
         assert_eq!(ranges(&Set::repeat(false, 9)).count(), 0);
-        assert_eq!(ranges(&Set::repeat(true, 9)).collect::<Vec<_>>(), [0..9]);
+        assert!(ranges(&Set::repeat(true, 9)).eq(std::iter::once(0..9)));
     }
 }

@@ -123,13 +123,13 @@ pub async fn read_counters(fleet: &Fleet, nodes: usize) -> anyhow::Result<Vec<Co
 
 /// The time below which no relay can have brought the block to all honest nodes, in milliseconds.
 pub fn bound_of_all(plan: &Plan, links: Links, block: &DemoBlock, shares: &[Vec<usize>]) -> f64 {
-    let total: u64 = block.transactions.iter().map(bytes_of).sum();
+    let total: u64 = block.transactions.iter().map(|hex| bytes_of(hex)).sum();
     let bound = |(node, hops): (usize, Option<u32>)| {
         let share = shares.get(node).map(Vec::as_slice).unwrap_or_default();
         let held: u64 = share
             .iter()
             .filter_map(|index| block.transactions.get(*index))
-            .map(bytes_of)
+            .map(|hex| bytes_of(hex))
             .sum();
         bound_ms(
             links,
@@ -147,7 +147,7 @@ pub fn bound_of_all(plan: &Plan, links: Links, block: &DemoBlock, shares: &[Vec<
         .fold(0.0, f64::max)
 }
 
-fn bytes_of(hex: &String) -> u64 {
+fn bytes_of(hex: &str) -> u64 {
     hex.len() as u64 / 2
 }
 
