@@ -153,7 +153,7 @@ impl Demo<'_> {
             false => format!("given up after {} s", limit.as_secs()),
         };
         screen.finish(&status, &progress);
-        let gathered = report::gather(fleet, plan, block, &progress, &before, bound_ms);
+        let gathered = report::gather(fleet, plan, block, &shares, &progress, &before, links);
         timeout(GATHER_TIME, gathered)
             .await
             .context("a node did not say what it holds")?

@@ -59,6 +59,8 @@ pub struct NodeReport {
     pub datagrams_in: u64,
     /// Datagrams sent.
     pub datagrams_out: u64,
+    /// Bytes of the transactions that it had not been given beforehand.
+    pub missing_bytes: u64,
     /// Requests sent for the block.
     pub requests: u64,
     /// Chunks that are here.
@@ -123,21 +125,10 @@ pub async fn read_counters(fleet: &Fleet, nodes: usize) -> anyhow::Result<Vec<Co
 
 /// The time below which no relay can have brought the block to all honest nodes, in milliseconds.
 pub fn bound_of_all(plan: &Plan, links: Links, block: &DemoBlock, shares: &[Vec<usize>]) -> f64 {
-    let total: u64 = block.transactions.iter().map(|hex| bytes_of(hex)).sum();
     let bound = |(node, hops): (usize, Option<u32>)| {
         let share = shares.get(node).map(Vec::as_slice).unwrap_or_default();
-        let held: u64 = share
-            .iter()
-            .filter_map(|index| block.transactions.get(*index))
-            .map(|hex| bytes_of(hex))
-            .sum();
-        bound_ms(
-            links,
-            hops.unwrap_or(0),
-            copies(plan),
-            total - held,
-            share.len(),
-        )
+        let missing = missing_bytes(block, share);
+        bound_ms(links, hops.unwrap_or(0), copies(plan), missing, share.len())
     };
     plan.hops()
         .into_iter()
@@ -147,8 +138,14 @@ pub fn bound_of_all(plan: &Plan, links: Links, block: &DemoBlock, shares: &[Vec<
         .fold(0.0, f64::max)
 }
 
-fn bytes_of(hex: &str) -> u64 {
-    hex.len() as u64 / 2
+/// Bytes of the transactions that a node with this share lacks.
+fn missing_bytes(block: &DemoBlock, share: &[usize]) -> u64 {
+    let held = share
+        .iter()
+        .filter_map(|index| block.transactions.get(*index));
+    let digits = |transactions: usize, hex: &String| transactions + hex.len();
+    let missing = block.transactions.iter().fold(0, digits) - held.fold(0, digits);
+    missing as u64 / 2
 }
 
 /// Asks all nodes for what only they know, and puts it together.
@@ -160,9 +157,10 @@ pub async fn gather(
     fleet: &Fleet,
     plan: &Plan,
     block: &DemoBlock,
+    shares: &[Vec<usize>],
     progress: &Progress,
     before: &[Counters],
-    bound_ms: f64,
+    links: Links,
 ) -> anyhow::Result<Report> {
     // All counters first: what comes after is no part of the transfer.
     let after = read_counters(fleet, plan.nodes).await?;
@@ -175,6 +173,10 @@ pub async fn gather(
             bytes_out: after.bytes_out.saturating_sub(before.bytes_out),
             datagrams_in: after.datagrams_in.saturating_sub(before.datagrams_in),
             datagrams_out: after.datagrams_out.saturating_sub(before.datagrams_out),
+            missing_bytes: match id {
+                0 => 0,
+                _ => missing_bytes(block, shares.get(id).map(Vec::as_slice).unwrap_or_default()),
+            },
             refused: difference(&before.refused, &after.refused),
             ..NodeReport::default()
         };
@@ -186,7 +188,7 @@ pub async fn gather(
             bytes: block.bytes,
             transactions: block.transactions.len(),
         },
-        bound_ms: rounded(bound_ms),
+        bound_ms: rounded(bound_of_all(plan, links, block, shares)),
         all_complete: nodes.iter().all(|node| !node.honest || node.identical),
         nodes,
     })
