@@ -1,5 +1,10 @@
 //! `blocktorrent demo` from outside: real processes, small cases.
 
+#![allow(
+    clippy::unwrap_used,
+    reason = "a test that panics has failed, as it should"
+)]
+
 use std::process::{Command, Output};
 
 use serde_json::Value;
