@@ -4,6 +4,7 @@
 use rand::RngExt;
 
 use super::event::{Event, Initiator};
+use super::probe::Probes;
 use super::session::{
     Answer, HANDSHAKE_TIMEOUT, KEEPALIVE, MAX_PROBES, PATH_RETRY, Phase, Route, Session,
 };
@@ -11,7 +12,7 @@ use super::stats::Refusal;
 use super::{Engine, MAX_EAGER};
 use crate::wire::{
     DEFAULT_MAX_DATAGRAM, Disconnect, DisconnectReason, MacKey, Message, PROTOCOL_VERSION,
-    ParameterList, Parameters, Version, VersionAck, WireError,
+    ParameterList, Parameters, Pong, Version, VersionAck, WireError,
 };
 
 impl Engine {
@@ -99,7 +100,7 @@ impl Engine {
             return;
         };
         if session.phase != Phase::AwaitVersion {
-            self.blame(slot, Refusal::Order);
+            self.refuse_order(slot, "second BTVERSION");
             return;
         }
         let supported = version.version_min <= PROTOCOL_VERSION;
@@ -123,6 +124,9 @@ impl Engine {
         session.their_key = MacKey::new(*version.mac_key);
         session.peer_max_datagram = version.max_datagram;
         session.params = Parameters::from_list(&version.parameters);
+        if let Some(size) = session.params.max_datagram {
+            session.peer_max_datagram = size;
+        }
         session.path.address.set_port(version.udp_port);
         session.phase = Phase::AwaitAck;
         let rate = self.config.max_up_bytes_per_s;
@@ -156,8 +160,13 @@ impl Engine {
             return true;
         };
         let (nonce, ours) = (session.peer_nonce, session.initiator == Initiator::Outbound);
+        // A nonce is no secret: from another address it must not end the session of its owner.
+        let ip = session.remote.ip();
         let twin = self.sessions.iter().flatten().find(|other| {
-            other.id.slot != slot && other.peer_nonce == nonce && other.phase != Phase::Closing
+            other.id.slot != slot
+                && other.peer_nonce == nonce
+                && other.remote.ip() == ip
+                && matches!(other.phase, Phase::AwaitAck | Phase::Established)
         });
         let Some(twin) = twin else {
             return false;
@@ -184,12 +193,15 @@ impl Engine {
         let Some(session) = self.session_mut(slot) else {
             return;
         };
-        if session.phase != Phase::AwaitAck || ack.version != PROTOCOL_VERSION {
-            self.blame(slot, Refusal::Order);
+        let agreed = ack.version == PROTOCOL_VERSION && ack.features == 0;
+        if session.phase != Phase::AwaitAck || !agreed {
+            self.refuse_order(slot, "BTVERACK of something else");
             return;
         }
         session.phase = Phase::Established;
-        session.path.next_ping = Some(now);
+        // Without a port it takes no datagrams.
+        let has_port = session.path.address.port() != 0;
+        session.path.next_ping = has_port.then_some(now);
         let event = Event::SessionUp {
             session: session.id,
             agent: session.agent.clone(),
@@ -204,12 +216,23 @@ impl Engine {
         let rate = self.config.max_up_bytes_per_s;
         if let Some(session) = self.session_mut(slot) {
             session.params.update(list);
+            if let Some(size) = session.params.max_datagram {
+                session.peer_max_datagram = size;
+            }
             apply_rate(session, rate);
         }
     }
 
-    /// A PING that is no part of a probe.
+    /// A PING that is no part of a probe; it is answered the way it came, 0 bytes standing for TCP.
     pub(super) fn take_ping(&mut self, slot: u32, nonce: u64, datagram_bytes: u16) {
+        if datagram_bytes == 0 {
+            let pong = Pong { nonce, bytes: 0 };
+            if let Some(session) = self.session_mut(slot) {
+                let sent = session.push_control(&Message::Pong(pong));
+                self.control_sent(slot, sent);
+            }
+            return;
+        }
         if let Some(session) = self.session_mut(slot) {
             session.push_answer(Answer::Pong(nonce, datagram_bytes));
         }
@@ -294,6 +317,7 @@ impl Engine {
         session.path.lost = true;
         session.path.tries = 0;
         session.path.next_ping = Some(now);
+        session.probes = Probes::default();
         let id = session.id;
         self.events.push_back(Event::PathChanged {
             session: id,
@@ -341,6 +365,12 @@ impl Engine {
             }
         }
         self.probe_timeouts(slot);
+    }
+
+    /// A message that the protocol does not allow where it stands ends the session.
+    pub(super) fn refuse_order(&mut self, slot: u32, text: &'static str) {
+        self.refused.count(Refusal::Order);
+        self.end_session(slot, DisconnectReason::ProtocolOrder, text);
     }
 
     /// A frame that does not decode ends the session.
@@ -430,6 +460,7 @@ fn apply_rate(session: &mut Session, own: Option<u64>) {
     let theirs = session
         .params
         .max_down_kbit_s
+        .filter(|rate| *rate > 0)
         .map(|rate| u64::from(rate) * 125);
     let cap = match (own, theirs) {
         (Some(own), Some(theirs)) => Some(own.min(theirs)),

@@ -1,6 +1,7 @@
 //! Messages to state: what each message does, and what is refused.
 
 use std::ops::Range;
+use std::time::Duration;
 
 use bytes::Bytes;
 
@@ -10,15 +11,20 @@ use super::job::Job;
 use super::jobs::JobEntry;
 use super::loss::Outcome;
 use super::outbound::SHORT_ID_BYTES;
-use super::peer::{HashWant, MAX_SERVED_BLOCKS};
+use super::peer::{HashWant, MAX_HASH_WANTS, MAX_SERVED_BLOCKS, Set, ranges};
 use super::session::{Answer, Phase};
 use super::stats::Refusal;
 use crate::mempool::{Mempool, Transaction};
 use crate::merkle::{Direction, Hash, Lap};
 use crate::wire::{
-    Cancel, CloseJob, GetHashes, GetTxs, HashEntry, HashSequence, Hashes, HashlessWorkout, JobRef,
-    JobState, Kind, Message, MessageType, Missing, MissingReason, RxReport, Tree, TxPart, Whose,
+    Cancel, CloseJob, DATAGRAM_OVERHEAD, DEFAULT_MAX_DATAGRAM, GetHashes, GetTxs, HashEntry,
+    HashSequence, Hashes, HashlessWorkout, JobRef, JobState, Kind, Message, MessageType, Missing,
+    MissingReason, RxReport, Tree, TxPart, Whose,
 };
+
+/// How long a peer that said MISSING is left alone, doubled each time: one that is throttled or lacks what it
+/// was asked for would say so again after each round trip.
+const MISSING_PAUSE: Duration = Duration::from_millis(50);
 
 /// Which way a message came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,14 +51,7 @@ impl Engine {
             Ok(Some(Message::Disconnect(_))) => self.drop_session(slot, "refused by the peer"),
             Ok(None) => {}
             // Before the handshake nothing else makes sense, and nothing is lost by ending it.
-            Ok(Some(_)) => {
-                self.refused.count(Refusal::Order);
-                self.end_session(
-                    slot,
-                    crate::wire::DisconnectReason::ProtocolOrder,
-                    "message before the handshake",
-                );
-            }
+            Ok(Some(_)) => self.refuse_order(slot, "message before the handshake"),
             Err(error) => self.refuse_wire(slot, error),
         }
     }
@@ -91,7 +90,9 @@ impl Engine {
 
     fn dispatch(&mut self, slot: u32, message: &Message<'_>, body: &[u8], via: Via) {
         match message {
-            Message::Version(_) | Message::VersionAck(_) => self.blame(slot, Refusal::Order),
+            Message::Version(_) | Message::VersionAck(_) => {
+                self.refuse_order(slot, "second handshake");
+            }
             Message::GetAddr => self.send_addresses(slot),
             // Addresses are gathered by discovery, which listens to events.
             Message::Addr(list) => {
@@ -120,7 +121,17 @@ impl Engine {
                     self.take_ping(slot, ping.nonce, bytes);
                 }
             }
-            Message::Pong(pong) => self.take_pong(slot, pong.nonce),
+            // Only what comes back by UDP says anything of the path.
+            Message::Pong(pong) if via != Via::Tcp => self.take_pong(slot, pong.nonce),
+            Message::Pong(_) => {}
+            Message::GetHashes(GetHashes { job, .. }) | Message::GetTxs(GetTxs { job, .. })
+                if via == Via::Tcp && self.find_job(slot, *job).is_none() =>
+            {
+                self.refused.count(Refusal::UnknownJob);
+                let request = message.message_type();
+                let reason = MissingReason::Block;
+                self.send_missing(slot, *job, reason, request, HashlessWorkout::EMPTY);
+            }
             Message::GetHashes(get) => self.take_get_hashes(slot, get),
             Message::Hashes(hashes) => self.take_hashes(slot, hashes),
             Message::GetTxs(get) => self.take_get_transactions(slot, get),
@@ -132,18 +143,18 @@ impl Engine {
         }
     }
 
+    fn find_job(&self, slot: u32, job: JobRef) -> Option<u16> {
+        let id = match job.whose {
+            Whose::Sender => self.session(slot)?.their_jobs.get(&job.id).copied()?,
+            Whose::Receiver => job.id,
+        };
+        let peer = self.jobs.get(&id)?.peers.get(&slot)?;
+        (!peer.closed).then_some(id)
+    }
+
     /// The job that a message of a peer is about; counted and `None` if there is none.
     pub(super) fn resolve(&mut self, slot: u32, job: JobRef) -> Option<u16> {
-        let id = match job.whose {
-            Whose::Sender => self.session(slot)?.their_jobs.get(&job.id).copied(),
-            Whose::Receiver => Some(job.id),
-        };
-        let known = id.filter(|id| {
-            self.jobs
-                .get(id)
-                .and_then(|entry| entry.peers.get(&slot))
-                .is_some_and(|peer| !peer.closed)
-        });
+        let known = self.find_job(slot, job);
         if known.is_none() {
             self.refused.count(Refusal::UnknownJob);
         }
@@ -187,10 +198,7 @@ impl Engine {
                 return Ok(());
             }
             let peer = peers.get_mut(&slot).ok_or(Refusal::UnknownJob)?;
-            let other_count = peer
-                .claimed_count
-                .is_some_and(|count| count != job.geometry.count());
-            if other_count {
+            if peer.claims_other(job.geometry.count()) {
                 return Ok(());
             }
             asks.last_flight = now;
@@ -230,11 +238,18 @@ impl Engine {
     fn take_transactions(&mut self, slot: u32, job: JobRef, first: u32, items: Vec<Bytes>) {
         let source = self.source(slot);
         let now = self.now;
+        let whole: usize = items.iter().map(Bytes::len).sum();
         self.with_job(slot, job, |_, entry| {
-            for (index, bytes) in (first..).zip(items) {
-                if !entry.accepts(slot, index, now) {
-                    continue;
-                }
+            let mut wanted: Vec<(u32, Bytes)> = (first..).zip(items).collect();
+            wanted.retain(|(index, _)| entry.accepts(slot, *index, now));
+            // A few that are kept must not hold on to a large frame.
+            let kept: usize = wanted.iter().map(|(_, bytes)| bytes.len()).sum();
+            let sparse = kept < whole / 2;
+            for (index, bytes) in wanted {
+                let bytes = match sparse {
+                    true => Bytes::copy_from_slice(&bytes),
+                    false => bytes,
+                };
                 let transaction = Transaction::parse(bytes).map_err(|_| Refusal::Transaction)?;
                 entry.transaction_came(slot, index, now);
                 entry.job.take_transaction(index, transaction, source)?;
@@ -251,7 +266,7 @@ impl Engine {
                 return Ok(());
             }
             let limit = engine.config.max_block_bytes;
-            let whole = entry.take_part(slot, part, limit)?;
+            let whole = entry.take_part(slot, part, limit, now)?;
             if let Some(bytes) = whole {
                 let transaction = Transaction::parse(bytes).map_err(|_| Refusal::Transaction)?;
                 entry.transaction_came(slot, part.index, now);
@@ -266,20 +281,26 @@ impl Engine {
     fn take_job_state(&mut self, slot: u32, state: &JobState<'_>, body: &[u8], via: Via) {
         let mut known = false;
         self.with_job(slot, state.job, |_, entry| {
-            known = true;
-            entry.note_state(slot, state)
+            // Without an answer it comes again, when the count may have been settled.
+            known = !entry.counts_otherwise(slot);
+            match known {
+                true => entry.note_state(slot, state),
+                false => Ok(()),
+            }
         });
         if !known {
             return;
         }
+        // An echo that fits no datagram goes the other way.
+        let fits = body.len() + 4 <= usize::from(DEFAULT_MAX_DATAGRAM) - DATAGRAM_OVERHEAD;
         match via {
-            Via::Udp(_) => {
+            Via::Udp(_) if fits => {
                 if let Some(session) = self.session_mut(slot) {
                     session.push_answer(Answer::StateAck(Bytes::copy_from_slice(body)));
                 }
                 self.wake(slot);
             }
-            Via::Tcp => {
+            _ => {
                 let sent = match self.session_mut(slot) {
                     Some(session) => session.push_control(&Message::JobStateAck(*state)),
                     None => return,
@@ -305,18 +326,34 @@ impl Engine {
     }
 
     fn take_get_hashes(&mut self, slot: u32, get: &GetHashes<'_>) {
-        self.with_job(slot, get.job, |_, entry| {
+        let mut throttled = false;
+        self.with_job(slot, get.job, |engine, entry| {
+            if entry.counts_otherwise(slot) {
+                return Ok(());
+            }
             let geometry = entry.job.geometry;
             let depth = geometry.depth();
             let peer = entry.peers.get_mut(&slot).ok_or(Refusal::UnknownJob)?;
-            for (level, range) in get.nodes.ranges() {
+            throttled = peer.served_bytes > engine.most_served();
+            // More stretches than wants may stand are not even looked at.
+            let stretches = get.nodes.ranges().take(MAX_HASH_WANTS + 1);
+            throttled |= stretches.clone().count() > MAX_HASH_WANTS;
+            if throttled {
+                return Err(Refusal::Unsolicited);
+            }
+            for (level, range) in stretches {
                 let shape = match (get.tree, get.short) {
                     (Tree::Txid, _) => level == depth && range == (0..1) && get.around == 0,
                     (Tree::Witness, true) => level == depth,
                     (Tree::Witness, false) => get.around <= level,
                 };
-                if !shape || range.end > geometry.width(level) {
+                if !shape {
                     return Err(Refusal::Geometry);
+                }
+                // Nodes that do not exist are passed over (STR-7).
+                let range = range.start..range.end.min(geometry.width(level));
+                if range.is_empty() {
+                    continue;
                 }
                 let want = HashWant {
                     tree: get.tree,
@@ -326,38 +363,58 @@ impl Engine {
                     range,
                 };
                 if !peer.want_hashes(want) {
+                    throttled = true;
                     return Err(Refusal::Unsolicited);
                 }
             }
             Ok(())
         });
+        if throttled {
+            let reason = MissingReason::Throttled;
+            self.send_missing(slot, get.job, reason, MessageType::GetHashes, get.nodes);
+        }
         self.wake(slot);
+    }
+
+    /// Bytes that one peer is served in one job at most.
+    fn most_served(&self) -> u64 {
+        u64::from(self.config.max_block_bytes) * MAX_SERVED_BLOCKS
     }
 
     fn take_get_transactions(&mut self, slot: u32, get: &GetTxs<'_>) {
         let mut throttled = false;
         self.with_job(slot, get.job, |engine, entry| {
+            if entry.counts_otherwise(slot) {
+                return Ok(());
+            }
             let depth = entry.job.geometry.depth();
             let count = entry.job.geometry.count();
             let peer = entry.peers.get_mut(&slot).ok_or(Refusal::UnknownJob)?;
-            let bound = u64::from(engine.config.max_block_bytes) * MAX_SERVED_BLOCKS;
-            if peer.served_bytes > bound {
+            if peer.served_bytes > engine.most_served() {
                 throttled = true;
                 return Err(Refusal::Unsolicited);
             }
+            // A set first: a thousand runs may all name the whole block.
+            let mut wanted = Set::repeat(false, count as usize);
             for (level, range) in get.nodes.ranges() {
-                if level != depth || range.end > count {
+                if level != depth {
                     return Err(Refusal::Geometry);
                 }
-                for leaf in range {
-                    let verified = entry.job.transaction(leaf).is_some();
-                    peer.want(leaf, verified);
+                // Nodes that do not exist are passed over (STR-7).
+                let range = range.start.min(count) as usize..range.end.min(count) as usize;
+                if let Some(bits) = wanted.get_mut(range) {
+                    bits.fill(true);
                 }
+            }
+            for leaf in ranges(&wanted).flatten() {
+                let verified = entry.job.transaction(leaf).is_some();
+                peer.want(leaf, verified);
             }
             Ok(())
         });
         if throttled {
-            self.send_missing(slot, get.job, MissingReason::Throttled, get.nodes);
+            let reason = MissingReason::Throttled;
+            self.send_missing(slot, get.job, reason, MessageType::GetTxs, get.nodes);
         }
         self.wake(slot);
     }
@@ -367,6 +424,7 @@ impl Engine {
         slot: u32,
         job: JobRef,
         reason: MissingReason,
+        request: MessageType,
         nodes: HashlessWorkout<'_>,
     ) {
         // Named from our side now.
@@ -380,21 +438,30 @@ impl Engine {
         let sent = session.push_control(&Message::Missing(Missing {
             job,
             reason,
-            request: MessageType::GetTxs,
+            request,
             nodes,
         }));
         self.control_sent(slot, sent);
     }
 
     fn take_missing(&mut self, slot: u32, missing: &Missing<'_>) {
+        let now = self.now;
         self.with_job(slot, missing.job, |_, entry| {
             // It will not serve us: whatever it was asked for is asked of others.
             entry.asks.peer_gone(slot);
-            if let Some(peer) = entry.peers.get_mut(&slot) {
-                peer.outstanding = 0;
-                peer.has.fill(false);
-                peer.has_count = 0;
+            let Some(peer) = entry.peers.get_mut(&slot) else {
+                return Ok(());
+            };
+            if missing.reason == MissingReason::Block {
+                peer.close();
+                return Ok(());
             }
+            peer.outstanding = 0;
+            peer.requests.clear();
+            peer.has.fill(false);
+            peer.has_count = 0;
+            peer.stalls += 1;
+            peer.paused_until = Some(now + MISSING_PAUSE * (1 << peer.stalls.min(6)));
             Ok(())
         });
     }
@@ -404,13 +471,16 @@ impl Engine {
             return;
         }
         self.with_job(slot, cancel.job, |_, entry| {
-            let depth = entry.job.geometry.depth();
+            if entry.counts_otherwise(slot) {
+                return Ok(());
+            }
+            let (depth, count) = (entry.job.geometry.depth(), entry.job.geometry.count());
             let peer = entry.peers.get_mut(&slot).ok_or(Refusal::UnknownJob)?;
             for (level, range) in cancel.nodes.ranges() {
                 if level != depth {
                     return Err(Refusal::Geometry);
                 }
-                peer.cancel(range);
+                peer.cancel(range.start.min(count)..range.end.min(count));
             }
             Ok(())
         });

@@ -10,17 +10,20 @@
 //!   a commitment the two trees are the same, and no witness is taken;
 //! - the last leaf, verified at that depth and without equal siblings, proves the count.
 
+mod anchor;
 mod settle;
 mod short_ids;
+
+use std::collections::BTreeMap;
 
 use bytes::Bytes;
 
 use super::event::Source;
 use super::stats::Refusal;
-use crate::mempool::coinbase::{CommitmentError, WitnessCommitment, witness_commitment};
 use crate::mempool::{Mempool, Resolved, ShortIdIndex, ShortIdKey, Transaction};
 use crate::merkle::{Geometry, Hash, Lap, Node, Offer, Partial, fold, hash};
 use crate::time::Time;
+use anchor::Anchor;
 
 /// Most salts of short ids that are resolved for one job.
 ///
@@ -92,24 +95,6 @@ pub(crate) enum News {
     Invalid(&'static str),
 }
 
-/// Progress towards the proof of the coinbase.
-#[derive(Debug, Default)]
-struct Anchor {
-    txid: Option<Hash>,
-    branch: Vec<Hash>,
-    /// Coinbases that wait for the branch, one a source.
-    waiting: Vec<(Transaction, Source)>,
-    /// Once the coinbase is verified: its commitment, if it has one.
-    commitment: Option<Option<WitnessCommitment>>,
-    count_proven: bool,
-    announced: bool,
-}
-
-/// Most coinbases that wait for the branch of leaf 0.
-///
-/// Two eager peers may push one each; more are asked again once the branch is here.
-const MAX_WAITING_COINBASES: usize = 3;
-
 /// One block.
 pub(crate) struct Job {
     pub hash: Hash,
@@ -135,6 +120,8 @@ pub(crate) struct Job {
     leaves: Vec<Leaf>,
     indexes: Vec<(u64, ShortIdIndex)>,
     body_bytes: u64,
+    /// Bytes of held transactions, by who answers for them.
+    held_bytes: BTreeMap<Source, u64>,
     news: Vec<News>,
 }
 
@@ -179,12 +166,13 @@ impl Job {
             leaves: vec![Leaf::Missing; geometry.count() as usize],
             indexes: Vec::new(),
             body_bytes: 0,
+            held_bytes: BTreeMap::new(),
             news: Vec::new(),
         }
     }
 
     /// The same block with another count, of which nothing is known yet.
-    pub fn with_count(&self, geometry: Geometry, block_bytes: u32, now: Time) -> Self {
+    pub fn with_count(&self, geometry: Geometry, block_bytes: u32) -> Self {
         Self::new(JobStart {
             hash: self.hash,
             header: self.header,
@@ -194,7 +182,7 @@ impl Job {
             block_bytes,
             max_block_bytes: self.max_block_bytes,
             counted_by: self.counted_by,
-            opened: now,
+            opened: self.opened,
         })
     }
 
@@ -274,77 +262,6 @@ impl Job {
         (self.block_bytes / self.geometry.count().max(1)).max(60)
     }
 
-    /// Takes the branch of leaf 0 in the txid tree, bottom up, leaf 0 first.
-    pub fn take_branch(&mut self, hashes: &[Hash]) -> Result<(), Refusal> {
-        if self.anchor.txid.is_some() {
-            return Ok(());
-        }
-        let run = self.geometry.branch_of_first();
-        let nodes = run.nodes(&self.geometry).ok_or(Refusal::Geometry)?;
-        let first = *hashes.first().ok_or(Refusal::Geometry)?;
-        if hashes.len() as u64 != u64::from(run.count) {
-            return Err(Refusal::Geometry);
-        }
-        let root = fold(
-            &self.geometry,
-            self.geometry.root(),
-            nodes.zip(hashes.iter().copied()),
-        )
-        .map_err(|_| Refusal::EqualSiblings)?;
-        if root != self.merkle_root() {
-            return Err(Refusal::Branch);
-        }
-        self.anchor.txid = Some(first);
-        self.anchor.branch = hashes.to_vec();
-        for (coinbase, source) in std::mem::take(&mut self.anchor.waiting) {
-            if let Err(refusal) = self.take_coinbase(coinbase, source) {
-                self.news.push(News::Blame(source, refusal));
-            }
-        }
-        Ok(())
-    }
-
-    /// Takes a coinbase.
-    pub fn take_coinbase(&mut self, coinbase: Transaction, source: Source) -> Result<(), Refusal> {
-        if self.has_coinbase() {
-            return Ok(());
-        }
-        if self.geometry.count() == 1 && self.anchor.txid.is_none() {
-            let root = self.merkle_root();
-            self.anchor.txid = Some(root);
-            self.anchor.branch = vec![root];
-        }
-        let Some(txid) = self.anchor.txid else {
-            let known = self.anchor.waiting.iter().any(|(_, from)| *from == source);
-            if !known && self.anchor.waiting.len() < MAX_WAITING_COINBASES {
-                self.anchor.waiting.push((coinbase, source));
-            }
-            return Ok(());
-        };
-        // A stripped transaction of 64 bytes could be an inner node of the tree (CVE-2017-12842).
-        if coinbase.txid() != txid || !coinbase.is_coinbase() || coinbase.stripped_len() == 64 {
-            return Err(Refusal::Coinbase);
-        }
-        let commitment = match witness_commitment(&coinbase) {
-            Ok(commitment) => commitment,
-            Err(CommitmentError::NoReservedValue) if !self.segwit_active => None,
-            Err(_) => return Err(Refusal::Coinbase),
-        };
-        self.anchor.commitment = Some(commitment);
-        self.set_verified(0, coinbase);
-        self.trust_witness_root();
-        let zero_leaf = match commitment {
-            Some(_) => [0; 32],
-            None => txid,
-        };
-        if let Some(leaf) = self.geometry.leaf(0) {
-            let offer = self.tree.offer(leaf, zero_leaf, Source::Local);
-            self.settle(offer, source);
-        }
-        self.finish_chunk(0, source);
-        Ok(())
-    }
-
     /// Takes full hashes of the witness tree: a canonical lap around a node.
     pub fn take_lap(&mut self, lap: &Lap, hashes: &[Hash], source: Source) -> Result<(), Refusal> {
         let (level, index) = lap.ancestor;
@@ -356,21 +273,17 @@ impl Job {
         if nodes.len() != hashes.len() {
             return Err(Refusal::Geometry);
         }
-        let direct = self.tree.verified(ancestor).is_some() || level == 0 && self.has_coinbase();
-        if level == 0 && self.tree.verified(ancestor).is_none() && self.has_coinbase() {
+        if level == 0 && self.tree.verified(ancestor).is_none() {
             let items = nodes.iter().copied().zip(hashes.iter().copied());
             let root = fold(&self.geometry, ancestor, items).map_err(|_| Refusal::EqualSiblings)?;
-            if !self.commits_to(&root) {
-                return Err(Refusal::Commitment);
-            }
-            self.tree.trust_root(root);
-            // What was held may have been all there is: then the lap itself brings nothing new.
-            self.settle(Offer::Verified { top: ancestor }, source);
+            self.take_root(root, source)?;
         }
+        let direct = self.tree.verified(ancestor).is_some();
         let offer = self.tree.offer_lap(ancestor, &nodes, hashes, source);
         match offer {
             Offer::Mismatch { .. } if direct => Err(Refusal::Hashes),
-            Offer::EqualSiblings { .. } => Err(Refusal::EqualSiblings),
+            // Around a node that is not verified, one of the two may be another's copy of a true hash.
+            Offer::EqualSiblings { .. } if direct => Err(Refusal::EqualSiblings),
             Offer::NotALap(_) => Err(Refusal::Geometry),
             Offer::Full => Err(Refusal::Unconnected),
             _ => {
@@ -416,9 +329,7 @@ impl Job {
             }
             return Ok(());
         }
-        if let Some(slot) = self.leaves.get_mut(index as usize) {
-            *slot = Leaf::Held(transaction, source);
-        }
+        self.hold(index, transaction, source)?;
         let offer = self.tree.offer(node, wtxid, source);
         self.settle(offer, source);
         Ok(())
@@ -436,11 +347,13 @@ impl Job {
         let source = Source::Local;
         self.take_branch(&branch_of_first(&self.geometry, txids))?;
         let (coinbase, others) = transactions.split_first().ok_or(Refusal::Coinbase)?;
+        let txid = coinbase.txid();
+        let has_commitment = self.commitment_of(coinbase, &txid)?.is_some();
         self.take_coinbase(coinbase.clone(), source)?;
         let mut leaves: Vec<Hash> = Vec::with_capacity(transactions.len());
-        leaves.push(match self.has_commitment() {
+        leaves.push(match has_commitment {
             true => [0; 32],
-            false => coinbase.txid(),
+            false => txid,
         });
         leaves.extend(others.iter().map(Transaction::wtxid));
         if others.is_empty() {
@@ -461,16 +374,6 @@ impl Job {
         let mut root = [0; 32];
         root.copy_from_slice(&self.header[36..68]);
         root
-    }
-
-    fn commits_to(&self, witness_root: &Hash) -> bool {
-        match &self.anchor.commitment {
-            Some(Some(commitment)) => {
-                hash::pair(witness_root, &commitment.reserved) == commitment.commitment
-            }
-            Some(None) => *witness_root == self.merkle_root(),
-            None => false,
-        }
     }
 }
 

@@ -54,6 +54,10 @@ pub(super) struct JobEntry {
     /// Transactions that had not been in the cache here, in the order in which they came.
     pub lacked: Vec<u32>,
     pub last_news: Time,
+    /// Since when the count of `job` is tried, whose claim it is, and how many were tried before.
+    pub counted_at: Time,
+    pub counted_from: Option<u32>,
+    pub recounts: u32,
 }
 
 impl JobEntry {
@@ -68,6 +72,9 @@ impl JobEntry {
             requests_sent: 0,
             lacked: Vec::new(),
             last_news: now,
+            counted_at: now,
+            counted_from: None,
+            recounts: 0,
         }
     }
 
@@ -86,7 +93,40 @@ impl JobEntry {
             return None;
         }
         let idle = self.last_news + MAX_IDLE;
-        Some(self.asks.deadline().map_or(idle, |at| at.min(idle)))
+        let at = self.asks.deadline().map_or(idle, |at| at.min(idle));
+        Some(self.recount_at().map_or(at, |recount| recount.min(at)))
+    }
+
+    /// When another peer's claim of the count is to be tried.
+    pub fn recount_at(&self) -> Option<Time> {
+        if self.job.is_anchored() || self.next_claim().is_none() {
+            return None;
+        }
+        // Longer each time all were tried: an honest path may be slow.
+        let rounds = 1 + self.recounts / (self.peers.len().max(2) as u32);
+        Some(self.counted_at + RECOUNT_AFTER * rounds.min(8))
+    }
+
+    /// The next peer, in a circle, that claims another count than the one that is tried: every claim has its
+    /// turn, whatever the others say meanwhile.
+    fn next_claim(&self) -> Option<u32> {
+        let tried = self.job.geometry.count();
+        let others = || {
+            let peers = self.peers.iter();
+            let others = peers.filter(|(_, peer)| !peer.closed && peer.claims_other(tried));
+            others.map(|(slot, _)| *slot)
+        };
+        let from = self.counted_from;
+        others()
+            .find(|slot| from.is_none_or(|from| *slot > from))
+            .or_else(|| others().next())
+    }
+
+    /// Whether the peer claims another count than the one that is tried: then what it says does not fit.
+    pub fn counts_otherwise(&self, slot: u32) -> bool {
+        let count = self.job.geometry.count();
+        let peer = self.peers.get(&slot);
+        peer.is_some_and(|peer| peer.claims_other(count))
     }
 
     /// Whether a transaction from this peer is worth looking at: it was asked of it, or can be checked at
@@ -95,15 +135,13 @@ impl JobEntry {
         if self.job.is_complete() || index >= self.job.geometry.count() {
             return false;
         }
-        if !matches!(self.job.leaf(index), Leaf::Missing) && index > 0 {
+        if !matches!(self.job.leaf(index), Leaf::Missing) {
             return false;
         }
         let Some(peer) = self.peers.get(&slot) else {
             return false;
         };
-        let other_count = peer
-            .claimed_count
-            .is_some_and(|count| count != self.job.geometry.count());
+        let other_count = peer.claims_other(self.job.geometry.count());
         let _ = now;
         let checkable = self
             .job
@@ -129,9 +167,12 @@ impl JobEntry {
         }
         if let Some(peer) = self.peers.get_mut(&slot) {
             peer.last_progress = now;
+            peer.parts_since = None;
             peer.stalls = 0;
         }
-        self.lacked.push(index);
+        if index > 0 {
+            self.lacked.push(index);
+        }
     }
 
     /// JOB_STATE of a peer.
@@ -142,8 +183,10 @@ impl JobEntry {
         let peer = self.peers.get_mut(&slot).ok_or(Refusal::UnknownJob)?;
         let mut new = 0;
         for (level, nodes) in state.nodes.ranges() {
-            if nodes.end > geometry.width(level) {
-                return Err(Refusal::Geometry);
+            // Nodes that do not exist are passed over (STR-7).
+            let nodes = nodes.start..nodes.end.min(geometry.width(level));
+            if nodes.is_empty() {
+                continue;
             }
             let leaves = leaves_below(depth, count, level, &nodes);
             match state.kind {
@@ -170,16 +213,15 @@ impl JobEntry {
                             bit.set(false);
                         }
                     }
-                    let known = &peer.has_hashes;
-                    let job = &self.job;
-                    peer.push.retain(|want| {
-                        let chunk = job.chunk_of(want.range.start) as usize;
-                        !want.short || !known.get(chunk).is_some_and(|bit| *bit)
-                    });
                 }
                 Kind::TxidHashes => {}
             }
         }
+        let (known, job) = (&peer.has_hashes, &self.job);
+        peer.push.retain(|want| {
+            let chunk = job.chunk_of(want.range.start) as usize;
+            !want.short || !known.get(chunk).is_some_and(|bit| *bit)
+        });
         if new > 0 && !self.job.is_complete() {
             self.asks.dirty = true;
         }

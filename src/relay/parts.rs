@@ -1,18 +1,24 @@
 //! Transactions that come in parts: one larger than a datagram, cell by cell, from one peer each.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use bitvec::prelude::BitVec;
 use bytes::{Bytes, BytesMut};
 
 use super::jobs::JobEntry;
 use super::stats::Refusal;
+use crate::time::Time;
 use crate::wire::{CELL, TxPart};
 
 /// Transactions in parts that one peer may have under way in one job.
 ///
 /// A peer sends them one after the other; with loss and a change of mind a few overlap.
 const MAX_PARTS_PER_PEER: usize = 8;
+
+/// How long the parts of one transaction count as progress of their sender: 4 MB take it at 1.6 Mbit/s. Who
+/// lets them drip longer is taken for silent, and others are asked.
+const MAX_PART_TIME: Duration = Duration::from_secs(20);
 
 /// One transaction on its way.
 #[derive(Debug)]
@@ -47,7 +53,18 @@ impl Parts {
     }
 
     /// Takes a part. Gives the transaction when its last cell is here.
+    #[cfg(test)]
     fn take(&mut self, slot: u32, part: &TxPart<'_>, limit: u32) -> Result<Option<Bytes>, Refusal> {
+        self.take_new(slot, part, limit).map(|(whole, _)| whole)
+    }
+
+    /// As [`Self::take`], and whether the part brought anything new.
+    fn take_new(
+        &mut self,
+        slot: u32,
+        part: &TxPart<'_>,
+        limit: u32,
+    ) -> Result<(Option<Bytes>, bool), Refusal> {
         if part.total > limit {
             return Err(Refusal::Limits);
         }
@@ -83,6 +100,7 @@ impl Parts {
             .get_mut(start..start + part.bytes.len())
             .ok_or(Refusal::Parts)?;
         room.copy_from_slice(part.bytes);
+        let before = known.missing;
         let first = part.cell as usize;
         for cell in first..first + part.bytes.len().div_ceil(CELL as usize) {
             if let Some(mut bit) = known.cells.get_mut(cell)
@@ -92,10 +110,11 @@ impl Parts {
                 known.missing -= 1;
             }
         }
+        let new = known.missing < before;
         if known.missing > 0 {
-            return Ok(None);
+            return Ok((None, new));
         }
-        Ok(self.0.remove(&key).map(|part| part.bytes.freeze()))
+        Ok((self.0.remove(&key).map(|part| part.bytes.freeze()), new))
     }
 }
 
@@ -106,8 +125,16 @@ impl JobEntry {
         slot: u32,
         part: &TxPart<'_>,
         limit: u32,
+        now: Time,
     ) -> Result<Option<Bytes>, Refusal> {
-        self.parts.take(slot, part, limit)
+        let (whole, new) = self.parts.take_new(slot, part, limit)?;
+        if let Some(peer) = self.peers.get_mut(&slot).filter(|_| new) {
+            let since = *peer.parts_since.get_or_insert(now);
+            if now.since(since) < MAX_PART_TIME {
+                peer.last_progress = now;
+            }
+        }
+        Ok(whole)
     }
 }
 

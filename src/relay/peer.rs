@@ -125,6 +125,12 @@ pub(crate) struct JobPeer {
     pub was_asked: bool,
     /// It was asked for full first flights when it opened the job.
     pub pushed_to_us: bool,
+    /// The peer says that it has the whole block.
+    pub claims_all: bool,
+    /// Since when parts of one transaction have been all that came of it.
+    pub parts_since: Option<Time>,
+    /// It said MISSING: nothing is asked of it until then.
+    pub paused_until: Option<Time>,
     /// It closed the job.
     pub closed: bool,
 }
@@ -167,8 +173,16 @@ impl JobPeer {
             stalls: 0,
             was_asked: false,
             pushed_to_us: false,
+            claims_all: false,
+            parts_since: None,
+            paused_until: None,
             closed: false,
         }
+    }
+
+    /// Whether the peer claims another count of transactions than this one.
+    pub fn claims_other(&self, count: u32) -> bool {
+        self.claimed_count.is_some_and(|claimed| claimed != count)
     }
 
     /// Whether the peer knows of the job, so that messages about it make sense to it.
@@ -263,6 +277,11 @@ impl JobPeer {
         }
         if let Some(bits) = self.queued.get_mut(range) {
             bits.fill(false);
+        }
+        // What was wanted and cancelled over and over must not pile up.
+        if self.ready.len() > self.queued.len() {
+            self.ready = ranges(&self.queued).collect();
+            self.cell = 0;
         }
     }
 

@@ -155,7 +155,7 @@ impl Engine {
         if eliciting {
             session.pacer.on_sent(now, bytes as u64, in_flight);
         }
-        session.path.bytes_out += bytes as u64;
+        session.path.count_sent(bytes);
         session.bytes_out += bytes as u64;
         session.datagrams_out += 1;
         Some(Transmit {
@@ -276,8 +276,8 @@ impl Engine {
             if session.path.may_send(DATAGRAM_OVERHEAD + 12) {
                 consider(session.path.next_ping, WakeReason::Session);
             }
+            consider(session.sent.deadline(), WakeReason::Session);
             if session.path.proven {
-                consider(session.sent.deadline(), WakeReason::Session);
                 consider(session.received.report_due(), WakeReason::Session);
             } else if !session.path.lost && self.now < session.connected + PATH_TIMEOUT {
                 consider(Some(session.connected + PATH_TIMEOUT), WakeReason::Session);

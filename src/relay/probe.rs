@@ -186,7 +186,7 @@ impl Engine {
         session
             .sent
             .sent(sequence, now, bytes as u32, Vec::new(), false);
-        session.path.bytes_out += bytes as u64;
+        session.path.count_sent(bytes);
         session.bytes_out += bytes as u64;
         session.datagrams_out += 1;
         Some(Transmit {

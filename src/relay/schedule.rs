@@ -11,6 +11,7 @@
 //! retransmission timer: lost datagrams are noticed by their sender (see `loss`), and this schedule only
 //! moves wants between peers.
 
+mod anchor;
 mod choose;
 
 use std::ops::Range;
@@ -100,6 +101,9 @@ pub(crate) struct Asks {
     pub requests: u64,
     /// The cache cannot hold much of the block: there is no use in waiting for short ids.
     pub cold: bool,
+    /// When the coinbase was last asked for, and how often.
+    coinbase: Option<(Time, u32)>,
+    coinbase_slot: u32,
 }
 
 /// The peers of a job, by the slots of their sessions.
@@ -120,6 +124,8 @@ impl Asks {
             withheld: Vec::new(),
             requests: 0,
             cold: false,
+            coinbase: None,
+            coinbase_slot: NOBODY,
         }
     }
 
@@ -228,11 +234,18 @@ impl Asks {
             self.hashes.clear();
             return;
         }
+        for until in peers.values().filter_map(|peer| peer.paused_until) {
+            if until > now {
+                self.wake_at(until);
+            }
+        }
         let views: Vec<PeerView> = views
             .iter()
             .filter(|view| {
                 peers.get(&view.slot).is_some_and(|peer| {
                     !peer.closed
+                        && peer.paused_until.is_none_or(|until| until <= now)
+                        && !peer.claims_other(job.geometry.count())
                         && peer.is_aware()
                         && (peer.opened_at.is_some() || peer.has_count > 0)
                 })
@@ -243,7 +256,7 @@ impl Asks {
             return;
         };
         self.review_stalls(job, peers, &views, now);
-        self.review_anchor(job, peers, &parent, now);
+        self.review_anchor(job, peers, &views, &parent, now);
         if job.is_anchored() {
             self.review_chunks(job, peers, &parent, now);
             self.review_leaves(job, peers, &views, &parent, now);
@@ -263,56 +276,6 @@ impl Asks {
             Duration::ZERO
         };
         self.last_flight + grace
-    }
-
-    /// Asks for what the anchor lacks once the first flight is late.
-    fn review_anchor(&mut self, job: &Job, peers: &mut JobPeers, parent: &PeerView, now: Time) {
-        if job.is_anchored() {
-            return;
-        }
-        // Every push level above 0 brings the anchor, eager or not.
-        let grace = parent.round_trip + PATIENCE;
-        let deadline = self.last_flight + grace;
-        if now < deadline {
-            self.wake_at(deadline);
-            return;
-        }
-        if job.transaction(0).is_none() && self.leaf_slots.first() == Some(&NOBODY) {
-            let mut asks = Vec::new();
-            self.assign(peers, 0, NOBODY, parent.slot, now, &mut asks);
-            self.send_asks(peers, asks);
-        }
-        let geometry = job.geometry;
-        if geometry.count() == 1 {
-            return;
-        }
-        if !job.has_branch() {
-            self.ask_hashes(HashWant {
-                tree: Tree::Txid,
-                short: false,
-                around: 0,
-                level: geometry.depth(),
-                range: 0..1,
-            });
-        }
-        let row = first_row_level(job);
-        if job.verified(geometry.root()).is_none() || !row_is_known(job, row) {
-            self.ask_hashes(HashWant {
-                tree: Tree::Witness,
-                short: false,
-                around: 0,
-                level: row,
-                range: 0..geometry.width(row),
-            });
-        }
-        let count = geometry.count();
-        self.ask_hashes(HashWant {
-            tree: Tree::Witness,
-            short: false,
-            around: 0,
-            level: geometry.depth(),
-            range: count - 1..count,
-        });
     }
 
     /// Asks for the description of chunks, and for inner rows of those that lack much.
@@ -379,7 +342,10 @@ impl Asks {
             // Only what the peer says it has can be late; a standing want waits as long as it must.
             let mut taken = Vec::new();
             for (leaf, asked) in self.leaf_slots.iter_mut().enumerate() {
-                if *asked == view.slot && peer.has_leaf(leaf as u32) {
+                if *asked == view.slot
+                    && peer.has_leaf(leaf as u32)
+                    && (leaf > 0 || job.is_anchored())
+                {
                     *asked = NOBODY;
                     extend(&mut taken, leaf as u32);
                 }
@@ -432,9 +398,6 @@ impl Asks {
                 };
                 self.assign(peers, leaf, asked, slot, now, &mut asks);
             }
-        }
-        if job.transaction(0).is_none() && self.leaf_slots[0] == NOBODY && now >= deadline {
-            self.assign(peers, 0, NOBODY, parent.slot, now, &mut asks);
         }
         self.send_asks(peers, asks);
     }
@@ -518,8 +481,11 @@ impl Asks {
             ask.tries += 1;
             wakes.push(now + PATIENCE * 4);
             if let Some(peer) = peers.get_mut(&slot) {
-                self.requests += 1;
-                peer.requests.push_back(Request::Hashes(ask.want.clone()));
+                let request = Request::Hashes(ask.want.clone());
+                if !peer.requests.contains(&request) {
+                    self.requests += 1;
+                    peer.requests.push_back(request);
+                }
             }
         }
         wakes.into_iter().for_each(|at| self.wake_at(at));

@@ -126,7 +126,7 @@ pub(crate) struct Path {
     pub tries: u32,
     /// Bytes received from the peer's IP address: control connection and datagrams.
     pub bytes_in: u64,
-    /// Bytes sent to the address by UDP.
+    /// Bytes sent to the address by UDP while it was not proven.
     pub bytes_out: u64,
 }
 
@@ -141,6 +141,13 @@ impl Path {
             tries: 0,
             bytes_in: 0,
             bytes_out: 0,
+        }
+    }
+
+    /// Counts a datagram that goes out.
+    pub fn count_sent(&mut self, bytes: usize) {
+        if !self.proven {
+            self.bytes_out += bytes as u64;
         }
     }
 
@@ -239,6 +246,8 @@ pub(crate) struct Session {
     pub answers: VecDeque<Answer>,
     /// Control frames to send.
     pub control: BytesMut,
+    /// BTGETADDR was answered; once is enough (DSC-2).
+    pub told_addresses: bool,
     /// It was named by `poll_control_ready`, and `poll_control` has not yet come to an end since.
     pub control_named: bool,
     pub score: u32,
@@ -299,6 +308,7 @@ impl Session {
             their_jobs: BTreeMap::new(),
             answers: VecDeque::new(),
             control: BytesMut::new(),
+            told_addresses: false,
             control_named: false,
             score: 0,
             closing: None,

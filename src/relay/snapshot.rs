@@ -70,6 +70,9 @@ impl Engine {
         let Some(session) = self.session_mut(slot) else {
             return;
         };
+        if std::mem::replace(&mut session.told_addresses, true) {
+            return;
+        }
         let sent = session.push_control(&Message::Addr(AddressList::new(&known)));
         self.control_sent(slot, sent);
     }

@@ -65,6 +65,8 @@ pub struct Completion {
 pub struct Traffic {
     /// Bytes of datagrams sent.
     pub udp_out: u64,
+    /// Of these, bytes sent while the path was not proven.
+    pub udp_unproven: u64,
     /// Bytes of datagrams that arrived.
     pub udp_in: u64,
     /// Bytes of the control connection sent.

@@ -3,40 +3,34 @@
 use super::*;
 
 impl Job {
-    /// Settles the root of the witness tree as soon as the coinbase is verified.
-    pub(super) fn trust_witness_root(&mut self) {
-        let root = self.geometry.root();
-        if self.geometry.count() == 1 {
-            let only = match self.anchor.commitment {
-                Some(None) => self.merkle_root(),
-                _ => [0; 32],
-            };
-            if self.commits_to(&only) {
-                self.tree.trust_root(only);
-            } else {
-                self.news.push(News::Invalid("witness commitment"));
-            }
-            return;
+    /// Holds a transaction that cannot be checked yet, if its source may have more held.
+    pub(super) fn hold(
+        &mut self,
+        index: u32,
+        transaction: Transaction,
+        source: Source,
+    ) -> Result<(), Refusal> {
+        let bytes = transaction.len() as u64;
+        let held = self.held_bytes.entry(source).or_default();
+        if matches!(source, Source::Peer(_)) && *held + bytes > u64::from(self.max_block_bytes) {
+            return Err(Refusal::Unconnected);
         }
-        if self.anchor.commitment == Some(None) {
-            self.tree.trust_root(self.merkle_root());
-            self.settle(Offer::Verified { top: root }, Source::Local);
-            return;
+        if let Some(slot) = self.leaves.get_mut(index as usize) {
+            *held += bytes;
+            *slot = Leaf::Held(transaction, source);
         }
-        let Some(candidate) = self.tree.held_hash(root).copied() else {
-            return;
-        };
-        let source = self.tree.sole_source(root);
-        if self.commits_to(&candidate) {
-            self.tree.trust_root(candidate);
-            let source = source.unwrap_or(Source::Local);
-            self.settle(Offer::Verified { top: root }, source);
-        } else {
-            if let Some(source @ Source::Peer(_)) = source {
-                self.news.push(News::Blame(source, Refusal::Commitment));
+        Ok(())
+    }
+
+    /// Empties a leaf that holds a transaction without proof.
+    fn release(&mut self, index: u32) {
+        if let Some(slot) = self.leaves.get_mut(index as usize)
+            && let Leaf::Held(transaction, source) = slot
+        {
+            if let Some(held) = self.held_bytes.get_mut(source) {
+                *held = held.saturating_sub(transaction.len() as u64);
             }
-            self.tree.forget(root, |_| false);
-            self.drop_held(0..self.geometry.count(), |_| true);
+            *slot = Leaf::Missing;
         }
     }
 
@@ -105,9 +99,7 @@ impl Job {
         if truth == Some(wtxid) {
             return;
         }
-        if let Some(slot) = self.leaves.get_mut(index as usize) {
-            *slot = Leaf::Missing;
-        }
+        self.release(index);
         match source {
             // The short id decides: if it is not the true leaf's, whoever gave it lied; else two
             // transactions share it.
@@ -178,6 +170,7 @@ impl Job {
     }
 
     pub(super) fn set_verified(&mut self, index: u32, transaction: Transaction) {
+        self.release(index);
         let Some(slot) = self.leaves.get_mut(index as usize) else {
             return;
         };
@@ -237,10 +230,8 @@ impl Job {
         which: impl Fn(Source) -> bool,
     ) {
         for index in range {
-            if let Some(slot) = self.leaves.get_mut(index as usize)
-                && matches!(slot, Leaf::Held(_, by) if which(*by))
-            {
-                *slot = Leaf::Missing;
+            if matches!(self.leaf(index), Leaf::Held(_, by) if which(*by)) {
+                self.release(index);
             }
         }
     }

@@ -78,7 +78,9 @@ impl Job {
         if let Some(position) = self.indexes.iter().position(|(known, _)| *known == nonce) {
             return Some(position);
         }
-        if self.indexes.len() >= MAX_NONCES || mempool.is_empty() {
+        // The usual nonce has its place whatever others ask for.
+        let others = self.indexes.iter().filter(|(known, _)| *known != 0).count();
+        if (nonce != 0 && others + 1 >= MAX_NONCES) || mempool.is_empty() {
             return None;
         }
         let key = ShortIdKey::new(&self.header, nonce);

@@ -62,7 +62,12 @@ impl Engine {
             opened: now,
         };
         match self.create_job(start) {
-            Some(id) => self.join_job(slot, id, open),
+            Some(id) => {
+                if let Some(entry) = self.jobs.get_mut(&id) {
+                    entry.counted_from = Some(slot);
+                }
+                self.join_job(slot, id, open);
+            }
             None => self.close_at(slot, open.job, CloseReason::Resources),
         }
     }
@@ -130,8 +135,9 @@ impl Engine {
         let Some(session) = self.session_mut(slot) else {
             return;
         };
+        // One id a job: an older one of the same block, or of jobs that are gone, makes room.
+        session.their_jobs.retain(|_, known| *known != id);
         session.their_jobs.insert(open.job, id);
-        // Ids of jobs that are gone make room.
         if session.their_jobs.len() > MAX_JOBS_PER_PEER * 4 {
             let live: Vec<u16> = self.jobs.keys().copied().collect();
             if let Some(session) = self.session_mut(slot) {
@@ -145,14 +151,24 @@ impl Engine {
         let count = entry.job.geometry.count();
         let anchored = entry.job.is_anchored();
         let complete = entry.job.is_complete();
+        let closed = entry.peers.get(&slot).filter(|peer| peer.closed);
+        if let Some(peer) = closed {
+            if peer.their_id == Some(open.job) {
+                // The other copy of an OPEN_JOB that was closed since.
+                return;
+            }
+            entry.peers.remove(&slot);
+        }
         let peer = entry.peer(slot, now);
         let first = peer.opened_at.is_none();
+        let new_claim = peer.claimed_count != Some(open.count);
         peer.their_id = Some(open.job);
         peer.opened_at.get_or_insert(now);
         peer.claimed_count = Some(open.count);
         peer.claimed_bytes = open.block_bytes;
         peer.nonce = open.nonce;
         peer.pushed_to_us = eager;
+        peer.claims_all = open.sender_has_all;
         if open.sender_has_all && open.count == count {
             peer.note_has(0..count);
         }
@@ -170,7 +186,7 @@ impl Engine {
                 entry.asks.dirty = true;
             }
         }
-        if anchored && open.count != count {
+        if anchored && new_claim && open.count != count {
             self.blame(slot, Refusal::Count);
         }
         self.wake(slot);
@@ -190,17 +206,11 @@ impl Engine {
 
     /// A session is established: tell it of the jobs at hand.
     pub(in crate::relay) fn offer_jobs(&mut self, slot: u32) {
-        let ids: Vec<u16> = self.jobs.keys().copied().collect();
-        for id in ids {
-            // Only the newest: older blocks are old news.
-            let newest = self.jobs.keys().next_back() == Some(&id);
-            let anchored = self
-                .jobs
-                .get(&id)
-                .is_some_and(|entry| entry.job.is_anchored());
-            if newest && anchored {
-                self.tell(slot, id);
-            }
+        // Only the newest: older blocks are old news, and one without an anchor may be no block.
+        let mut anchored = self.jobs.values().rev();
+        let newest = anchored.find(|entry| entry.job.is_anchored());
+        if let Some(id) = newest.map(|entry| entry.id) {
+            self.tell(slot, id);
         }
     }
 
@@ -244,25 +254,27 @@ impl Engine {
         let Some(entry) = self.jobs.get_mut(&id) else {
             return;
         };
-        let tried = entry.job.geometry.count();
-        let other = entry
-            .peers
-            .values()
-            .filter(|peer| !peer.closed)
-            .filter_map(|peer| Some((peer.claimed_count?, peer.claimed_bytes)))
-            .find(|(count, _)| *count != tried);
-        let Some((count, bytes)) = other else {
+        let Some(claimant) = entry.next_claim() else {
+            return;
+        };
+        let claim = entry.peers.get(&claimant);
+        let Some((count, bytes)) =
+            claim.and_then(|peer| Some((peer.claimed_count?, peer.claimed_bytes)))
+        else {
             return;
         };
         let Some(geometry) = Geometry::new(count) else {
             return;
         };
         let peers = std::mem::take(&mut entry.peers);
-        let job = entry.job.with_count(geometry, bytes, now);
+        let job = entry.job.with_count(geometry, bytes);
         let draw = self.random.random();
-        let cold = entry.asks.cold;
+        let (cold, last_news, recounts) = (entry.asks.cold, entry.last_news, entry.recounts);
         *entry = JobEntry::new(id, job, draw, now);
         entry.asks.cold = cold;
+        entry.last_news = last_news;
+        entry.recounts = recounts + 1;
+        entry.counted_from = Some(claimant);
         for (slot, old) in peers {
             let peer = entry.peer(slot, now);
             peer.their_id = old.their_id;
@@ -270,7 +282,12 @@ impl Engine {
             peer.claimed_count = old.claimed_count;
             peer.claimed_bytes = old.claimed_bytes;
             peer.nonce = old.nonce;
+            peer.pushed_to_us = old.pushed_to_us;
+            peer.claims_all = old.claims_all;
             peer.closed = old.closed;
+            if peer.claims_all && peer.claimed_count == Some(count) {
+                peer.note_has(0..count);
+            }
         }
     }
 }

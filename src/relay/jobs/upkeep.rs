@@ -131,8 +131,7 @@ impl Engine {
             if entry.asks.deadline().is_some_and(|at| at <= now) {
                 entry.asks.dirty = true;
             }
-            let unproven = !entry.job.is_anchored() && now.since(entry.job.opened) >= RECOUNT_AFTER;
-            if unproven {
+            if entry.recount_at().is_some_and(|at| at <= now) {
                 self.recount(id);
             }
         }

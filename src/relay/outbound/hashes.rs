@@ -57,6 +57,7 @@ impl Pen<'_, '_> {
                 Ok(_) => {}
                 Err(_) => return Written::NoRoom,
             }
+            self.peer.served_bytes += 32 * hashes.len() as u64;
             let done = want.range.start..flat.start + flat.count;
             want.range.start = done.end;
             self.note_forwarded(want.level, &done);
@@ -152,6 +153,7 @@ impl Pen<'_, '_> {
             if message.write_frame(self.writer).is_err() {
                 return Written::NoRoom;
             }
+            self.peer.served_bytes += 6 * entries.len() as u64;
             want.range.start = leaves.end;
             self.note_forwarded(geometry.depth(), &leaves);
             self.items.push(Item::Hashes(

@@ -278,8 +278,11 @@ impl World {
         traffic.udp_out += bytes.len() as u64;
         traffic.datagrams_out += 1;
         let bytes_in = traffic.udp_in + traffic.tcp_in;
-        if !traffic.proven && traffic.udp_out > bytes_in {
-            let bytes_out = traffic.udp_out;
+        if !traffic.proven {
+            traffic.udp_unproven += bytes.len() as u64;
+        }
+        if !traffic.proven && traffic.udp_unproven > bytes_in {
+            let bytes_out = traffic.udp_unproven;
             self.violate(
                 from,
                 Broken::Amplified {
