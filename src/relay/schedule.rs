@@ -31,6 +31,10 @@ const NOBODY: u32 = u32::MAX;
 /// ordinary host add.
 const PATIENCE: Duration = Duration::from_millis(30);
 
+/// How long a cache that is not known to be cold waits for a chunk's description before its transactions are
+/// asked for all the same: ten times what is added to a round trip otherwise.
+const BLIND_PATIENCE: Duration = Duration::from_millis(300);
+
 /// The longest time between two requests for the same hashes.
 const MAX_PATIENCE: Duration = Duration::from_secs(5);
 
@@ -258,7 +262,8 @@ impl Asks {
         self.review_stalls(job, peers, &views, now);
         self.review_anchor(job, peers, &views, &parent, now);
         if job.is_anchored() {
-            self.review_chunks(job, peers, &parent, now);
+            self.judge_cache(job);
+            self.review_chunks(job, &parent, now);
             self.review_leaves(job, peers, &views, &parent, now);
         }
         self.review_hashes(job, peers, &views, &parent, now);
@@ -278,9 +283,38 @@ impl Asks {
         self.last_flight + grace
     }
 
+    /// When transactions are asked for although nothing says which ones a chunk has. A cache that helps
+    /// is worth waiting for, since whatever is asked for blindly comes whole; one that does not is not.
+    fn blind_deadline(&self, parent: &PeerView) -> Time {
+        match self.cold {
+            true => self.flight_deadline(parent),
+            false => self.last_flight + parent.round_trip * 2 + BLIND_PATIENCE,
+        }
+    }
+
+    /// Takes the cache for cold once the chunks that are described show that it lacks most of them.
+    fn judge_cache(&mut self, job: &Job) {
+        if self.cold {
+            return;
+        }
+        let (mut described, mut missing) = (0, 0);
+        for (index, chunk) in (0..).zip(&job.chunks) {
+            if chunk.is_described() && !chunk.done {
+                let leaves = job.chunk_leaves(index);
+                described += leaves.len();
+                missing += leaves
+                    .filter(|leaf| matches!(job.leaf(*leaf), Leaf::Missing))
+                    .count();
+            } else if chunk.done {
+                described += job.chunk_leaves(index).len();
+            }
+        }
+        self.cold = described >= 64 && missing * 2 > described;
+    }
+
     /// Asks for the description of chunks, and for inner rows of those that lack much.
-    fn review_chunks(&mut self, job: &Job, peers: &JobPeers, parent: &PeerView, now: Time) {
-        let _ = peers;
+    fn review_chunks(&mut self, job: &Job, parent: &PeerView, now: Time) {
+        let blind = self.blind_deadline(parent);
         let deadline = self.flight_deadline(parent);
         let expected = job.expected_transaction_bytes();
         for chunk in 0..job.chunks.len() as u32 {
@@ -290,11 +324,22 @@ impl Asks {
             if state.done || state.hashes_known || self.rows_asked[chunk as usize] {
                 continue;
             }
-            if !state.is_described() && now < deadline {
-                self.wake_at(deadline);
+            let leaves = job.chunk_leaves(chunk);
+            if !state.is_described() && now < blind {
+                if now < deadline {
+                    self.wake_at(deadline);
+                } else {
+                    self.wake_at(blind);
+                    self.ask_hashes(HashWant {
+                        tree: Tree::Witness,
+                        short: true,
+                        around: job.chunk_level(),
+                        level: job.geometry.depth(),
+                        range: leaves,
+                    });
+                }
                 continue;
             }
-            let leaves = job.chunk_leaves(chunk);
             let missing = leaves
                 .clone()
                 .filter(|leaf| matches!(job.leaf(*leaf), Leaf::Missing))
@@ -373,6 +418,7 @@ impl Asks {
         now: Time,
     ) {
         let deadline = self.flight_deadline(parent);
+        let blind = self.blind_deadline(parent);
         let chunks = job.chunks.len() as u32;
         let sole = views.len() == 1;
         let mut asks: Vec<(u32, Vec<Range<u32>>)> = Vec::new();
@@ -384,8 +430,7 @@ impl Asks {
             if state.done {
                 continue;
             }
-            if !state.is_described() && now < deadline {
-                self.wake_at(deadline);
+            if !state.is_described() && now < blind {
                 continue;
             }
             for leaf in job.chunk_leaves(chunk) {
