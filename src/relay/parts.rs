@@ -13,8 +13,9 @@ use crate::wire::{CELL, TxPart};
 
 /// Transactions in parts that one peer may have under way in one job.
 ///
-/// A peer sends them one after the other; with loss and a change of mind a few overlap.
-const MAX_PARTS_PER_PEER: usize = 8;
+/// As many as a block of 4 MB can hold of those that need parts (over 1.1 kB): at heavy loss many lack
+/// a cell at the same time. Their bytes together are bounded by those of one block.
+const MAX_PARTS_PER_PEER: usize = 4_096;
 
 /// How long the parts of one transaction count as progress of their sender: 4 MB take it at 1.6 Mbit/s. Who
 /// lets them drip longer is taken for silent, and others are asked.
@@ -181,16 +182,16 @@ mod tests {
         );
         for index in 0..MAX_PARTS_PER_PEER as u32 {
             assert_eq!(
-                parts.take(1, &part(index, 1_200, 0, &cell), 10_000),
+                parts.take(1, &part(index, 1_200, 0, &cell), 10_000_000),
                 Ok(None)
             );
         }
         assert_eq!(
-            parts.take(1, &part(99, 1_200, 0, &cell), 10_000),
+            parts.take(1, &part(99_999, 1_200, 0, &cell), 10_000_000),
             Err(Refusal::Unconnected)
         );
         assert_eq!(
-            parts.take(1, &part(3, 1_300, 0, &cell), 10_000),
+            parts.take(1, &part(3, 1_300, 0, &cell), 10_000_000),
             Err(Refusal::Parts)
         );
         parts.forget_peer(1);

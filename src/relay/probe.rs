@@ -19,6 +19,10 @@ use crate::wire::{
 /// How long PINGs of a probe are waited for after they were announced.
 const COUNT_TIMEOUT: Duration = Duration::from_millis(1_000);
 
+/// How long the announcement of a probe goes ahead of its PINGs: it travels on the control connection, and
+/// PINGs that overtake it are not counted.
+const HEAD_START: Duration = Duration::from_millis(20);
+
 /// PINGs of each size that is tried: at 10% loss all three are lost once in a thousand times.
 const PINGS_PER_SIZE: u8 = 3;
 
@@ -154,7 +158,7 @@ impl Engine {
             left: total,
             total,
             gap,
-            next: now,
+            next: now + HEAD_START,
             until,
             bandwidth,
         });

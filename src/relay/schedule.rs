@@ -417,7 +417,6 @@ impl Asks {
         parent: &PeerView,
         now: Time,
     ) {
-        let deadline = self.flight_deadline(parent);
         let blind = self.blind_deadline(parent);
         let chunks = job.chunks.len() as u32;
         let sole = views.len() == 1;

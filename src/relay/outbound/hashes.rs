@@ -60,7 +60,6 @@ impl Pen<'_, '_> {
             self.peer.served_bytes += 32 * hashes.len() as u64;
             let done = want.range.start..flat.start + flat.count;
             want.range.start = done.end;
-            self.note_forwarded(want.level, &done);
             self.items.push(Item::Hashes(
                 self.id,
                 HashWant {

@@ -96,7 +96,7 @@ impl Asks {
         self.coinbase_slot = slot;
         let mut asks = Vec::new();
         if slot == asked {
-            asks.push((slot, vec![0..1]));
+            asks.push((slot, std::iter::once(0..1).collect()));
         } else {
             self.assign(peers, 0, asked, slot, now, &mut asks);
         }
