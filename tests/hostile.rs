@@ -3,6 +3,7 @@
 //! transfer beside it completes.
 
 mod hostile {
+    mod babble;
     mod floods;
     pub mod rig;
     pub mod truth;

@@ -331,6 +331,10 @@ impl Job {
         }
         self.hold(index, transaction, source)?;
         let offer = self.tree.offer(node, wtxid, source);
+        if matches!(offer, Offer::Conflict { .. }) {
+            // Another's candidate stands in its way: the schedule looks whether the chunk is full.
+            self.news.push(News::ChunkDescribed(self.chunk_of(index)));
+        }
         self.settle(offer, source);
         Ok(())
     }

@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use super::job::{Job, Leaf};
 use super::peer::{HashWant, JobPeer, Request};
+use crate::merkle::Node;
 use crate::time::Time;
 use crate::wire::Tree;
 
@@ -204,16 +205,24 @@ impl Asks {
         }
     }
 
-    /// The leaf hashes below a node are wanted, since what is held there contradicts it.
-    pub fn want_leaves_below(&mut self, job: &Job, level: u8, leaves: Range<u32>) {
-        let depth = job.geometry.depth();
-        if level < depth {
+    /// The leaf hashes below a node are wanted, since what is held there contradicts it. They are asked for
+    /// around the nearest verified node: only then can no candidate stand in their way.
+    pub fn want_leaves_below(&mut self, job: &Job, node: Node) {
+        let geometry = job.geometry;
+        let mut above = node;
+        while job.verified(above).is_none() {
+            match geometry.parent(above) {
+                Some(parent) => above = parent,
+                None => return,
+            }
+        }
+        if above.level() < geometry.depth() {
             self.ask_hashes(HashWant {
                 tree: Tree::Witness,
                 short: false,
-                around: level,
-                level: depth,
-                range: leaves,
+                around: above.level(),
+                level: geometry.depth(),
+                range: geometry.leaves(node),
             });
         }
     }
@@ -321,7 +330,24 @@ impl Asks {
             let Some(state) = job.chunks.get(chunk as usize) else {
                 continue;
             };
-            if state.done || state.hashes_known || self.rows_asked[chunk as usize] {
+            if state.done || state.hashes_known {
+                continue;
+            }
+            let leaves = job.chunk_leaves(chunk);
+            let full = !leaves
+                .clone()
+                .any(|leaf| matches!(job.leaf(leaf), Leaf::Missing));
+            if full && let Some(node) = job.geometry.node(job.chunk_level(), chunk) {
+                // All is held and does not fold: some of it is false, and was no candidate of the tree; or
+                // the row above is still under way.
+                if job.verified(node).is_some() || now >= deadline {
+                    self.want_leaves_below(job, node);
+                } else {
+                    self.wake_at(deadline);
+                }
+                continue;
+            }
+            if self.rows_asked[chunk as usize] {
                 continue;
             }
             let leaves = job.chunk_leaves(chunk);

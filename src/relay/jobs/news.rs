@@ -81,10 +81,7 @@ impl Engine {
             }
             News::ChunkDescribed(_) => entry.asks.dirty = true,
             News::Contradiction(node) => {
-                let leaves = entry.job.geometry.leaves(node);
-                entry
-                    .asks
-                    .want_leaves_below(&entry.job, node.level(), leaves);
+                entry.asks.want_leaves_below(&entry.job, node);
             }
             News::Blame(source, refusal) => {
                 if let Source::Peer(session) | Source::Mempool(session) = source
