@@ -13,6 +13,7 @@
 
 mod anchor;
 mod choose;
+mod chunks;
 
 use std::ops::Range;
 use std::time::Duration;
@@ -276,6 +277,12 @@ impl Asks {
             self.review_leaves(job, peers, &views, &parent, now);
         }
         self.review_hashes(job, peers, &views, &parent, now);
+        // What was only asked for in this review is looked after too.
+        for view in &views {
+            if let Some(peer) = peers.get(&view.slot).filter(|peer| peer.outstanding > 0) {
+                self.wake_at(stall(view, peer).1);
+            }
+        }
     }
 
     fn wake_at(&mut self, at: Time) {
@@ -301,100 +308,6 @@ impl Asks {
         }
     }
 
-    /// Takes the cache for cold once the chunks that are described show that it lacks most of them.
-    fn judge_cache(&mut self, job: &Job) {
-        if self.cold {
-            return;
-        }
-        let (mut described, mut missing) = (0, 0);
-        for (index, chunk) in (0..).zip(&job.chunks) {
-            if chunk.is_described() && !chunk.done {
-                let leaves = job.chunk_leaves(index);
-                described += leaves.len();
-                missing += leaves
-                    .filter(|leaf| matches!(job.leaf(*leaf), Leaf::Missing))
-                    .count();
-            } else if chunk.done {
-                described += job.chunk_leaves(index).len();
-            }
-        }
-        self.cold = described >= 64 && missing * 2 > described;
-    }
-
-    /// Asks for the description of chunks, and for inner rows of those that lack much.
-    fn review_chunks(&mut self, job: &Job, parent: &PeerView, now: Time) {
-        let blind = self.blind_deadline(parent);
-        let deadline = self.flight_deadline(parent);
-        let expected = job.expected_transaction_bytes();
-        for chunk in 0..job.chunks.len() as u32 {
-            let Some(state) = job.chunks.get(chunk as usize) else {
-                continue;
-            };
-            if state.done || state.hashes_known {
-                continue;
-            }
-            let leaves = job.chunk_leaves(chunk);
-            let full = !leaves
-                .clone()
-                .any(|leaf| matches!(job.leaf(leaf), Leaf::Missing));
-            if full && let Some(node) = job.geometry.node(job.chunk_level(), chunk) {
-                // All is held and does not fold: some of it is false, and was no candidate of the tree; or
-                // the row above is still under way.
-                if job.verified(node).is_some() || now >= deadline {
-                    self.want_leaves_below(job, node);
-                } else {
-                    self.wake_at(deadline);
-                }
-                continue;
-            }
-            if self.rows_asked[chunk as usize] {
-                continue;
-            }
-            let leaves = job.chunk_leaves(chunk);
-            if !state.is_described() && now < blind {
-                if now < deadline {
-                    self.wake_at(deadline);
-                } else {
-                    self.wake_at(blind);
-                    self.ask_hashes(HashWant {
-                        tree: Tree::Witness,
-                        short: true,
-                        around: job.chunk_level(),
-                        level: job.geometry.depth(),
-                        range: leaves,
-                    });
-                }
-                continue;
-            }
-            let missing = leaves
-                .clone()
-                .filter(|leaf| matches!(job.leaf(*leaf), Leaf::Missing))
-                .count() as u32;
-            if missing.saturating_mul(expected) < ROW_FROM_BYTES {
-                continue;
-            }
-            self.rows_asked[chunk as usize] = true;
-            let height = (0..=3)
-                .rev()
-                .find(|height| expected << height <= ROW_GRAIN_BYTES)
-                .unwrap_or(0);
-            let depth = job.geometry.depth();
-            let level = depth.saturating_sub(height);
-            if level <= job.chunk_level() {
-                continue;
-            }
-            let first = leaves.start >> (depth - level);
-            let last = (leaves.end - 1) >> (depth - level);
-            self.ask_hashes(HashWant {
-                tree: Tree::Witness,
-                short: false,
-                around: job.chunk_level(),
-                level,
-                range: first..last + 1,
-            });
-        }
-    }
-
     /// Takes back what a silent peer was asked for.
     fn review_stalls(&mut self, job: &Job, peers: &mut JobPeers, views: &[PeerView], now: Time) {
         for view in views {
@@ -404,8 +317,7 @@ impl Asks {
             if peer.outstanding == 0 {
                 continue;
             }
-            let wait = (view.patience() * 4) * (1 << peer.stalls.min(6));
-            let late_at = peer.last_progress + wait.min(MAX_PATIENCE * 2);
+            let (wait, late_at) = stall(view, peer);
             if now < late_at {
                 self.wake_at(late_at);
                 continue;
@@ -560,6 +472,12 @@ impl Asks {
         }
         wakes.into_iter().for_each(|at| self.wake_at(at));
     }
+}
+
+/// How long a peer may be silent, and until when it may be.
+fn stall(view: &PeerView, peer: &JobPeer) -> (Duration, Time) {
+    let wait = (view.patience() * 4) * (1 << peer.stalls.min(6));
+    (wait, peer.last_progress + wait.min(MAX_PATIENCE * 2))
 }
 
 /// The level of the row of witness hashes that goes with the anchor: the deepest whose hashes fit one
