@@ -4,6 +4,11 @@ use std::time::Duration;
 
 use super::MAX_REPORT_DELAY;
 
+/// The least probe time-out. A busy host answers some 20 ms late now and then; on a path of less than that,
+/// every such pause would repeat sixteen datagrams that had arrived. It delays only what is lost at the very
+/// end of a flight, and nothing on paths with round trips of 20 ms and more.
+const MIN_PROBE_TIMEOUT: Duration = Duration::from_millis(25);
+
 /// Granularity of timers, RFC 9002 section 6.1.2 (kGranularity).
 const GRANULARITY: Duration = Duration::from_millis(1);
 
@@ -87,6 +92,7 @@ impl Rtt {
 
     /// RFC 9002 section 6.2.1: the probe time-out before backing off.
     pub(crate) fn probe_timeout(&self) -> Duration {
-        self.smoothed + (self.variation * 4).max(GRANULARITY) + MAX_REPORT_DELAY
+        let timeout = self.smoothed + (self.variation * 4).max(GRANULARITY) + MAX_REPORT_DELAY;
+        timeout.max(MIN_PROBE_TIMEOUT)
     }
 }
