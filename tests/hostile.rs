@@ -2,11 +2,6 @@
 //! the refusal is counted under its reason, the session ends with the code that the BIP gives, and an honest
 //! transfer beside it completes.
 
-#![allow(
-    clippy::single_range_in_vec_init,
-    reason = "a workout is a list of ranges, often of one"
-)]
-
 mod hostile {
     mod babble;
     mod floods;

@@ -95,7 +95,6 @@ impl Engine {
     /// BTVERSION of the peer.
     pub(super) fn take_version(&mut self, slot: u32, version: &Version<'_>) {
         let (own_nonce, magic) = (self.node_nonce, self.config.network_magic);
-        let now = self.now;
         let Some(session) = self.session_mut(slot) else {
             return;
         };
@@ -149,7 +148,6 @@ impl Engine {
             version: PROTOCOL_VERSION,
             features: 0,
         }));
-        let _ = now;
         self.control_sent(slot, acknowledged);
     }
 
