@@ -170,6 +170,23 @@ impl Headers {
         }
     }
 
+    /// Where the chain begins.
+    pub fn start(&self) -> Tip {
+        let start = &self.start.trusted;
+        Tip {
+            height: start.height,
+            hash: start.hash,
+            time: start.time,
+            chain_work: start.chain_work,
+        }
+    }
+
+    /// Height of a block that is known, the start included, and whether it is on the active chain.
+    pub fn place_of(&self, hash: BlockHash) -> Option<(u32, bool)> {
+        let place = self.place(hash)?;
+        Some((place.height(), matches!(place, Place::Active(_))))
+    }
+
     /// The network whose rules hold.
     pub fn network(&self) -> Network {
         self.network

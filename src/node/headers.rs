@@ -1,16 +1,18 @@
 //! The header chain as the engine's thread uses it: it judges for the engine, and answers for RPC.
 //!
-//! One chain, behind one lock that only the engine's thread takes: the engine owns its judge, and
-//! commands look at the same chain between two turns of the engine.
+//! One chain, behind one lock that is held for microseconds, or for a millisecond or two by whoever hands
+//! in a whole message of headers: the engine owns its judge, commands look at the same chain between two
+//! turns of the engine, and the side towards Bitcoin nodes adds what those announce.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bitcoin::block::Header;
 use bitcoin::hashes::Hash as _;
 use bitcoin::{BlockHash, CompactTarget, Work};
+use tokio::sync::watch;
 
 use super::engine::Hash;
-use crate::chain::{Accepted, HeaderRefusal, Headers, Network, StartError, TrustedStart};
+use crate::chain::{Accepted, HeaderRefusal, Headers, Network, StartError, Tip, TrustedStart};
 use crate::config;
 use crate::relay::{self, HeaderJudge, HeaderVerdict};
 use crate::time::Time;
@@ -20,9 +22,23 @@ const MEDIAN_SPAN: usize = 11;
 /// How far below the tip the work of a block is computed: two retarget periods, some milliseconds.
 const MAX_WORK_DEPTH: u32 = 4_032;
 
-/// The header chain, shared by the engine's judge and the commands of its thread.
+/// The header chain, shared by the engine's judge, the commands of its thread, and the Bitcoin side.
 #[derive(Clone, Debug)]
-pub struct HeaderBook(Arc<Mutex<Headers>>);
+pub struct HeaderBook {
+    headers: Arc<Mutex<Headers>>,
+    tip: watch::Sender<Tip>,
+}
+
+/// What became of a run of headers.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Batch {
+    /// How many of them are on the chain or beside it now, in order from the first.
+    pub accepted: usize,
+    /// How many of these were new.
+    pub fresh: usize,
+    /// Why the next one was refused.
+    pub refusal: Option<HeaderRefusal>,
+}
 
 /// The chain as a whole, for `getblockchaininfo`.
 #[derive(Clone, Debug)]
@@ -82,7 +98,11 @@ impl HeaderBook {
                 },
             )?,
         };
-        Ok(Self(Arc::new(Mutex::new(headers))))
+        let (tip, _) = watch::channel(headers.tip());
+        Ok(Self {
+            headers: Arc::new(Mutex::new(headers)),
+            tip,
+        })
     }
 
     /// Judges a header at `now`, and keeps it if it obeys the rules.
@@ -91,8 +111,103 @@ impl HeaderBook {
     ///
     /// The rule that it breaks.
     pub fn submit(&self, header: &[u8; 80], now: Time) -> Result<Accepted, HeaderRefusal> {
-        let now = u32::try_from(now.as_unix_seconds()).unwrap_or(u32::MAX);
-        self.lock().accept_bytes(header, now)
+        let accepted = self.lock().accept_bytes(header, unix_seconds(now));
+        self.tell_tip();
+        accepted
+    }
+
+    /// Judges headers at `now`, one after the other until one is refused.
+    pub fn submit_all(&self, headers: &[Header], now: Time) -> Batch {
+        let now = unix_seconds(now);
+        let mut batch = Batch::default();
+        {
+            let mut chain = self.lock();
+            for header in headers {
+                match chain.accept(header, now) {
+                    Ok(accepted) => {
+                        batch.accepted += 1;
+                        batch.fresh += usize::from(!accepted.known);
+                    }
+                    Err(refusal) => {
+                        batch.refusal = Some(refusal);
+                        break;
+                    }
+                }
+            }
+        }
+        self.tell_tip();
+        batch
+    }
+
+    /// The tip, and whenever it becomes another one.
+    pub fn watch_tip(&self) -> watch::Receiver<Tip> {
+        self.tip.subscribe()
+    }
+
+    /// Where the chain begins.
+    pub fn start(&self) -> Tip {
+        self.lock().start()
+    }
+
+    /// The hash at a height of the active chain.
+    pub fn hash_at(&self, height: u32) -> Option<BlockHash> {
+        self.lock().hash_at(height)
+    }
+
+    /// Height of a block, and whether it is on the active chain.
+    pub fn place(&self, hash: BlockHash) -> Option<(u32, bool)> {
+        self.lock().place_of(hash)
+    }
+
+    /// What `getheaders` of the Bitcoin P2P protocol asks with.
+    pub fn locator(&self) -> Vec<BlockHash> {
+        self.lock().locator()
+    }
+
+    /// Headers of the active chain from `height` on, at most `count`, below the start none.
+    pub fn from_height(&self, height: u32, count: usize) -> Vec<Header> {
+        let headers = self.lock();
+        let heights = height.max(headers.start_height())..=headers.tip().height;
+        heights
+            .take(count)
+            .map_while(|height| headers.by_height(height))
+            .collect()
+    }
+
+    /// What answers `getheaders`: headers of the active chain after the first block of `locator` that is on
+    /// it, at most `count` and none after `stop`.
+    pub fn after_locator(
+        &self,
+        locator: &[BlockHash],
+        stop: Option<BlockHash>,
+        count: usize,
+    ) -> Vec<Header> {
+        let headers = self.lock();
+        let shared = locator.iter().find_map(|hash| {
+            let (height, active) = headers.place_of(*hash)?;
+            active.then_some(height)
+        });
+        let first = shared.unwrap_or(headers.start_height()) + 1;
+        let mut found = Vec::new();
+        for height in (first..=headers.tip().height).take(count) {
+            let Some(header) = headers.by_height(height) else {
+                break;
+            };
+            found.push(header);
+            if headers.hash_at(height) == stop && stop.is_some() {
+                break;
+            }
+        }
+        found
+    }
+
+    fn tell_tip(&self) {
+        let tip = self.lock().tip();
+        self.tip.send_if_modified(|told| {
+            let changed = *told != tip;
+            *told = tip;
+            changed
+        });
     }
 
     /// The chain as a whole.
@@ -140,8 +255,12 @@ impl HeaderBook {
 
     fn lock(&self) -> MutexGuard<'_, Headers> {
         // The chain is consistent after every call, whatever panicked elsewhere.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.headers.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+fn unix_seconds(time: Time) -> u32 {
+    u32::try_from(time.as_unix_seconds()).unwrap_or(u32::MAX)
 }
 
 impl HeaderJudge for HeaderBook {

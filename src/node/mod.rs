@@ -13,7 +13,7 @@
 //!
 //! - [`settings`]: flags and file to what holds; [`datadir`]: lock, cookie, addresses; [`logs`]
 //! - [`run`](mod@run): starts and ends all of it in order; [`stop`]: the signal
-//! - [`driver`]: the engine's thread; [`engine`]: the commands it answers; [`headers`]: its judge
+//! - [`driver`]: the engine's thread; [`engine`]: the commands it answers; [`headers`]: its judge, [`headerfile`]: on disk
 //! - [`mod@demo`]: several nodes as processes, and a block that crosses them
 //! - [`router`] and [`events`]: what happened, told; [`store`]: blocks on disk; [`files`]: whole or absent
 //! - [`rpc`]: JSON-RPC over HTTP; [`client`]: `blocktorrent cli`
@@ -25,6 +25,7 @@ pub mod driver;
 pub mod engine;
 pub mod events;
 pub mod files;
+pub mod headerfile;
 pub mod headers;
 pub mod logs;
 pub mod router;

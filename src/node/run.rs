@@ -15,6 +15,7 @@ use super::datadir::{Addresses, Datadir};
 use super::driver::{Driver, Inputs, Outputs};
 use super::engine::EngineHandle;
 use super::events::{News, Stamped};
+use super::headerfile::{self, HeaderFile};
 use super::headers::HeaderBook;
 use super::router;
 use super::rpc::{self, auth::Credentials};
@@ -69,8 +70,18 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
             blocks.display()
         )
     })?;
+    let headers = datadir.folder().join("headers.dat");
+    let (headers, loaded) = HeaderFile::open(&headers, network, &book, clock.now())
+        .with_context(|| format!("can't use {}; check its permissions", headers.display()))?;
+    if loaded.cut_bytes > 0 {
+        tracing::warn!(
+            bytes = loaded.cut_bytes,
+            kept = loaded.headers,
+            "headers.dat was damaged or of another start; what is lost is asked for again"
+        );
+    }
     for header in store.headers() {
-        // So the chain is again where the kept blocks left it; one that no longer fits is only kept.
+        // A kept block may be newer than the last header written; one that no longer fits is only kept.
         book.submit(&header, clock.now()).ok();
     }
     let sockets = bind(config, network)?;
@@ -86,7 +97,7 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
         book,
         store: Arc::new(store),
     };
-    let outcome = runtime.block_on(serve(config, &datadir, parts, sockets));
+    let outcome = runtime.block_on(serve(config, &datadir, parts, headers, sockets));
     runtime.shutdown_timeout(Duration::from_secs(1));
     outcome
 }
@@ -103,6 +114,7 @@ async fn serve(
     config: &Config,
     datadir: &Datadir,
     parts: Parts,
+    headers: HeaderFile,
     sockets: Sockets,
 ) -> anyhow::Result<()> {
     let stop = Stop::default();
@@ -126,6 +138,7 @@ async fn serve(
         uplink: sockets.uplink,
         ..HubOptions::new(parts.clock)
     });
+    let keeper = tokio::spawn(headerfile::keep(headers, parts.book.clone(), stop.clone()));
     let (engine, commands) = EngineHandle::channel();
     let inputs = Inputs {
         control,
@@ -162,6 +175,7 @@ async fn serve(
     hub.stop();
     let ended = threads.end(&hub).await;
     let _ = tokio::time::timeout(LAST_CALLS_TIME, server).await;
+    let _ = tokio::time::timeout(LAST_CALLS_TIME, keeper).await;
     ended
 }
 
