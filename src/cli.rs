@@ -260,6 +260,9 @@ fn sample_value(key: &str) -> &'static str {
         "control-listen" | "data-listen" => "\"0.0.0.0:0\"",
         "rpc-listen" => "\"127.0.0.1:0\"",
         "connect" => "[\"relay.example\", \"203.0.113.5:9000\", \"[2001:db8::1]:9000\"]",
+        "p2p-listen" => "\"off\"",
+        "bitcoind" => "[\"auto\"]",
+        "service-bit" => "30",
         "rpc-user" => "\"alice\"",
         "rpc-password" => "\"a long secret\"",
         "trusted-start" => {
@@ -296,11 +299,14 @@ mod tests {
     #[test]
     fn flags_mean_what_the_file_means() {
         let line = "node --datadir /d --network test --control-listen 0.0.0.0:1 --data-listen 0.0.0.0:2 \
-            --rpc-listen 127.0.0.1:3 --connect a:4 --connect b --rpc-user u --rpc-password p \
+            --rpc-listen 127.0.0.1:3 --connect a:4 --connect b \
+            --p2p-listen 0.0.0.0:4 --bitcoind auto --bitcoind rpc=c:5,zmq=tcp://c:6,p2p=off --service-bit 29 --rpc-user u --rpc-password p \
             --max-mempool-mb 5 --store-mb 6 --max-peers 7 --push-level 2 --max-up-mbit 8 \
             --max-down-mbit 9 --uacomment hi --role operator --preference 10 --log warn --log-format compact";
         let file = "datadir = '/d'\nnetwork = 'test'\ncontrol-listen = '0.0.0.0:1'\ndata-listen = '0.0.0.0:2'\n\
-            rpc-listen = '127.0.0.1:3'\nconnect = ['a:4', 'b']\nrpc-user = 'u'\nrpc-password = 'p'\n\
+            rpc-listen = '127.0.0.1:3'\nconnect = ['a:4', 'b']\n\
+            p2p-listen = '0.0.0.0:4'\nbitcoind = ['auto', {rpc = 'c:5', zmq = ['tcp://c:6'], p2p = 'off'}]\n\
+            service-bit = 29\nrpc-user = 'u'\nrpc-password = 'p'\n\
             max-mempool-mb = 5\nstore-mb = 6\nmax-peers = 7\npush-level = 2\nmax-up-mbit = 8\n\
             max-down-mbit = 9\nuacomment = 'hi'\nrole = 'operator'\npreference = 10\nlog = 'warn'\nlog-format = 'compact'";
         let Ok(Command::Node(node)) = parse(line) else {
@@ -376,6 +382,8 @@ mod tests {
             "node --nonsense",
             "node --network moon",
             "node --connect a:b:c",
+            "node --bitcoind rpc",
+            "node --p2p-listen on",
             "node --preference 256",
             "demo --nodes 1",
             "demo --loss 101",

@@ -7,14 +7,16 @@
 //! This module reads no file and no environment: it takes the text. It knows no port either: what
 //! depends on the network's parameters stays `None` here, and the node fills it in.
 
+mod bitcoind;
 mod error;
 mod options;
 mod values;
 
+pub use bitcoind::{Login, NodeSpec, Way, ZmqAddress};
 pub use error::ConfigError;
 pub use options::{Options, TestOptions};
 pub use values::{
-    ListenAddress, LogFormat, NetworkName, PeerAddress, Role, TrustedStart, ValueError,
+    ListenAddress, ListenOrOff, LogFormat, NetworkName, PeerAddress, Role, TrustedStart, ValueError,
 };
 
 use std::net::SocketAddr;
@@ -37,6 +39,15 @@ const MAX_RATE_MBIT: u32 = 100_000;
 const MAX_PUSH_LEVEL: u8 = 3;
 /// As many peers as the dialler keeps connected.
 const MAX_CONNECT: usize = 64;
+/// Bitcoin nodes: more than these beside one relay is a typing error, and each costs some connections.
+const MAX_BITCOIND: usize = 8;
+/// The bit of nServices that tells peers of this protocol, unless configured.
+const SERVICE_BIT: u8 = 30;
+/// Bitcoin Core leaves bits 24 to 31 to temporary experiments (`protocol.h`); a lower one could come to mean
+/// something else.
+const MIN_SERVICE_BIT: u8 = 24;
+/// The highest bit that Bitcoin Core leaves to experiments. Nothing says that those above are free.
+const MAX_SERVICE_BIT: u8 = 31;
 /// The whole name told to peers has at most 64 bytes, and the program's own part is half of it.
 const MAX_COMMENT: usize = 32;
 
@@ -51,10 +62,16 @@ pub struct Config {
     pub control_listen: Option<SocketAddr>,
     /// The UDP socket; `None`: the address of `control_listen`.
     pub data_listen: Option<SocketAddr>,
+    /// Where Bitcoin's P2P protocol is served; `None`: every address, the network's port.
+    pub p2p_listen: Option<ListenOrOff>,
     /// The JSON-RPC server, on loopback; `None`: 127.0.0.1, the network's port.
     pub rpc_listen: Option<SocketAddr>,
     /// Peers to which the node keeps a connection.
     pub connect: Vec<PeerAddress>,
+    /// The operator's Bitcoin nodes, the preferred one first, each once.
+    pub bitcoind: Vec<NodeSpec>,
+    /// The bit of nServices by which nodes of this protocol find each other on Bitcoin's network, 24 to 31.
+    pub service_bit: u8,
     /// User and password for RPC beside the cookie.
     pub rpc_login: Option<(String, String)>,
     /// A start for the header chain near the tip; `None`: the genesis block.
@@ -117,7 +134,16 @@ impl Config {
             control_listen: options.control_listen.map(|address| address.0),
             data_listen: options.data_listen.map(|address| address.0),
             rpc_listen,
-            connect: distinct(options.connect)?,
+            p2p_listen: options.p2p_listen,
+            connect: distinct("connect", options.connect, MAX_CONNECT)?,
+            bitcoind: distinct("bitcoind", options.bitcoind, MAX_BITCOIND)?,
+            service_bit: in_range(
+                "service-bit",
+                options.service_bit,
+                SERVICE_BIT,
+                MIN_SERVICE_BIT,
+                MAX_SERVICE_BIT,
+            )?,
             rpc_login: login(options.rpc_user, options.rpc_password)?,
             trusted_start: options.trusted_start,
             max_mempool_bytes: u64::from(max_mempool_mb) * BYTES_PER_MB,
@@ -172,20 +198,24 @@ fn rate(name: &'static str, mbit: Option<u32>) -> Result<Option<u64>, ConfigErro
     Ok(Some(u64::from(mbit) * 1_000))
 }
 
-/// The peers to connect to, each once, in the order given.
-fn distinct(peers: Vec<PeerAddress>) -> Result<Vec<PeerAddress>, ConfigError> {
-    if peers.len() > MAX_CONNECT {
+/// What was given for option `name`, each once, in the order given.
+fn distinct<T: PartialEq>(
+    name: &'static str,
+    given: Vec<T>,
+    most: usize,
+) -> Result<Vec<T>, ConfigError> {
+    if given.len() > most {
         return Err(ConfigError::OutOfRange {
-            name: "connect",
-            value: peers.len() as u64,
+            name,
+            value: given.len() as u64,
             least: 0,
-            most: MAX_CONNECT as u64,
+            most: most as u64,
         });
     }
-    let mut kept: Vec<PeerAddress> = Vec::new();
-    for peer in peers {
-        if !kept.contains(&peer) {
-            kept.push(peer);
+    let mut kept: Vec<T> = Vec::new();
+    for one in given {
+        if !kept.contains(&one) {
+            kept.push(one);
         }
     }
     Ok(kept)

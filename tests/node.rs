@@ -42,7 +42,8 @@ impl Node {
         let folder = folder.to_str().unwrap().to_owned();
         let any = "127.0.0.1:0";
         let mut child = program(&["node", "--datadir", &folder, "--control-listen", any])
-            .args(["--data-listen", any, "--rpc-listen", any, "--events-stdout"])
+            .args(["--data-listen", any, "--rpc-listen", any])
+            .args(["--p2p-listen", any, "--events-stdout"])
             .args(more)
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
@@ -121,7 +122,12 @@ fn refusal(folder: &Path, more: &[&str]) -> String {
     let any = "127.0.0.1:0";
     let mut command = program(&["node", "--datadir", folder.to_str().unwrap()]);
     command.args(["--network", "regtest"]);
-    for flag in ["--control-listen", "--data-listen", "--rpc-listen"] {
+    for flag in [
+        "--control-listen",
+        "--data-listen",
+        "--rpc-listen",
+        "--p2p-listen",
+    ] {
         if !more.contains(&flag) {
             command.args([flag, any]);
         }

@@ -112,6 +112,27 @@ impl Network {
         self.control_port()
     }
 
+    /// Default port where we speak Bitcoin's P2P protocol (TCP): the one after [`Network::control_port`].
+    pub const fn p2p_port(self) -> u16 {
+        self.control_port() + 1
+    }
+
+    /// Default port of Bitcoin Core's P2P protocol.
+    pub const fn core_p2p_port(self) -> u16 {
+        match self {
+            Self::Main => 8333,
+            Self::Testnet3 => 18333,
+            Self::Testnet4 => 48333,
+            Self::Signet => 38333,
+            Self::Regtest => 18444,
+        }
+    }
+
+    /// Default port of Bitcoin Core's JSON-RPC.
+    pub const fn core_rpc_port(self) -> u16 {
+        self.core_p2p_port() - 1
+    }
+
     /// Default port of our JSON-RPC: Bitcoin Core's RPC port and 100.
     pub const fn rpc_port(self) -> u16 {
         self.control_port() - 1
@@ -269,13 +290,21 @@ mod tests {
     }
 
     #[test]
-    fn no_port_is_one_of_core() {
+    fn no_port_is_one_of_core_and_none_is_used_twice() {
+        let mut ports: Vec<u16> = Vec::new();
         for network in Network::ALL {
-            for port in [network.control_port(), network.rpc_port()] {
-                for core in [8332, 18332, 48332, 38332, 18443] {
-                    assert!(![core, core + 1, core + 2].contains(&port), "{port}");
-                }
-            }
+            let core = network.core_rpc_port();
+            ports.extend([core, core + 1, core + 2]);
+            ports.extend([
+                network.control_port(),
+                network.rpc_port(),
+                network.p2p_port(),
+            ]);
+            assert_eq!(network.core_p2p_port(), core + 1);
         }
+        let all = ports.len();
+        ports.sort_unstable();
+        ports.dedup();
+        assert_eq!(ports.len(), all);
     }
 }

@@ -6,8 +6,11 @@ use clap::Args;
 use serde::Deserialize;
 use toml::de::DeTable;
 
+use super::bitcoind::NodeSpec;
 use super::error::ConfigError;
-use super::values::{ListenAddress, LogFormat, NetworkName, PeerAddress, Role, TrustedStart};
+use super::values::{
+    ListenAddress, ListenOrOff, LogFormat, NetworkName, PeerAddress, Role, TrustedStart,
+};
 
 /// What an operator said: each option at most once, lists as often as they like.
 #[derive(Args, Clone, Debug, Default, Deserialize, PartialEq)]
@@ -40,6 +43,12 @@ pub struct Options {
     #[arg(long, value_name = "IP:PORT")]
     pub data_listen: Option<ListenAddress>,
 
+    /// Serve Bitcoin's own P2P protocol here, TCP; or off [default: 0.0.0.0 and the network's port]
+    ///
+    /// Ordinary nodes get headers and recent blocks, and nodes of this protocol find each other.
+    #[arg(long, value_name = "IP:PORT|off")]
+    pub p2p_listen: Option<ListenOrOff>,
+
     /// Serve JSON-RPC here; loopback only [default: 127.0.0.1 and the network's RPC port]
     #[arg(long, value_name = "IP:PORT")]
     pub rpc_listen: Option<ListenAddress>,
@@ -47,6 +56,20 @@ pub struct Options {
     /// Keep a connection to this peer; may be given many times
     #[arg(long, value_name = "HOST[:PORT]")]
     pub connect: Vec<PeerAddress>,
+
+    /// A Bitcoin node of your own, the preferred one first; may be given many times
+    ///
+    /// SPEC is `auto`, or pairs with commas between them, all of them optional:
+    /// rpc=HOST:PORT,cookie=FILE,user=NAME,password=SECRET,p2p=HOST:PORT,zmq=tcp://HOST:PORT,datadir=DIR.
+    /// What is not said is looked for where bitcoind has it by default: its datadir, bitcoin.conf, cookie and ports.
+    /// rpc=off, p2p=off and zmq=off leave that way unused; zmq may be repeated.
+    /// In the file the same keys may stand in a table that begins with [[bitcoind]].
+    #[arg(long, value_name = "SPEC")]
+    pub bitcoind: Vec<NodeSpec>,
+
+    /// The bit of nServices, 24 to 31, that tells others on Bitcoin's network of this protocol [default: 30]
+    #[arg(long, value_name = "BIT")]
+    pub service_bit: Option<u8>,
 
     /// Let this user call RPC, beside whoever can read the cookie file; needs rpc-password
     #[arg(long, value_name = "NAME")]
@@ -186,6 +209,7 @@ impl Options {
     /// These options, and where they say nothing, those of `below`. Lists add up, these first.
     pub fn over(mut self, below: Self) -> Self {
         self.connect.extend(below.connect);
+        self.bitcoind.extend(below.bitcoind);
         Self {
             config: self.config.or(below.config),
             datadir: self.datadir.or(below.datadir),
@@ -193,7 +217,10 @@ impl Options {
             control_listen: self.control_listen.or(below.control_listen),
             data_listen: self.data_listen.or(below.data_listen),
             rpc_listen: self.rpc_listen.or(below.rpc_listen),
+            p2p_listen: self.p2p_listen.or(below.p2p_listen),
             connect: self.connect,
+            bitcoind: self.bitcoind,
+            service_bit: self.service_bit.or(below.service_bit),
             rpc_user: self.rpc_user.or(below.rpc_user),
             rpc_password: self.rpc_password.or(below.rpc_password),
             trusted_start: self.trusted_start.or(below.trusted_start),

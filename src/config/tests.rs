@@ -31,6 +31,8 @@ fn nothing_said_gives_the_defaults() {
     assert_eq!(config.control_listen, None);
     assert_eq!(config.max_up_kbit, None);
     assert!(config.connect.is_empty() && config.rpc_login.is_none());
+    assert!(config.bitcoind.is_empty() && config.p2p_listen.is_none());
+    assert_eq!(config.service_bit, 30);
 }
 
 #[test]
@@ -41,6 +43,9 @@ fn a_file_may_say_everything() {
         control-listen = "0.0.0.0:1000"
         data-listen = "0.0.0.0:1001"
         rpc-listen = "127.0.0.1:1002"
+        p2p-listen = "off"
+        bitcoind = ["rpc=b.example,user=u,password=p", "auto"]
+        service-bit = 24
         connect = ["203.0.113.5:9000", "relay.example", "[2001:db8::1]:9000", "2001:db8::2"]
         rpc-user = "alice"
         rpc-password = "secret"
@@ -68,6 +73,10 @@ fn a_file_may_say_everything() {
     assert_eq!(config.max_up_kbit, Some(20_000));
     assert_eq!(config.rpc_login, Some(("alice".into(), "secret".into())));
     assert_eq!(config.role.code(), 1);
+    assert_eq!(config.p2p_listen, Some(ListenOrOff::Off));
+    assert_eq!(config.service_bit, 24);
+    let nodes: Vec<String> = config.bitcoind.iter().map(ToString::to_string).collect();
+    assert_eq!(nodes, ["b.example", "auto"]);
     assert_eq!(config.log_format, LogFormat::Json);
     let shown: Vec<String> = config.connect.iter().map(ToString::to_string).collect();
     assert_eq!(
@@ -153,6 +162,19 @@ fn numbers_have_bounds() {
     assert_eq!(
         refusal("max-mempool-mb = 0"),
         "`max-mempool-mb` is 0; give a number from 1 to 16384"
+    );
+    assert_eq!(
+        refusal("service-bit = 23"),
+        "`service-bit` is 23; give a number from 24 to 31"
+    );
+    assert_eq!(
+        refusal(&format!(
+            "bitcoind = [{}]",
+            (0..9)
+                .map(|port| format!("\"rpc=a:{}\",", port + 1))
+                .collect::<String>()
+        )),
+        "`bitcoind` is 9; give a number from 0 to 8"
     );
     assert_eq!(
         refusal("max-up-mbit = 0"),
@@ -289,3 +311,5 @@ fn emulation_makes_sense_or_is_refused() {
         .contains("`emulate-rate-mbit`")
     );
 }
+
+mod bitcoind;

@@ -12,6 +12,13 @@ use thiserror::Error;
 #[error("{0}")]
 pub struct ValueError(String);
 
+impl ValueError {
+    /// `text` is one line that says what would be right.
+    pub(super) fn new(text: impl Into<String>) -> Self {
+        Self(text.into())
+    }
+}
+
 /// Reads each of these types from a TOML string by its `FromStr`.
 macro_rules! deserialize_from_text {
     ($($name:ty),*) => {$(
@@ -26,6 +33,7 @@ macro_rules! deserialize_from_text {
 deserialize_from_text!(
     NetworkName,
     ListenAddress,
+    ListenOrOff,
     PeerAddress,
     TrustedStart,
     Role,
@@ -104,6 +112,31 @@ impl FromStr for ListenAddress {
         text.parse().map(Self).map_err(|_| {
             ValueError(format!(
                 "`{text}` is no address to listen on; use IP:PORT, as in 0.0.0.0:8433 or [::]:8433 (port 0: the system picks)"
+            ))
+        })
+    }
+}
+
+/// Where to listen, if at all.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ListenOrOff {
+    /// `off`
+    Off,
+    /// IP and port, port 0 for one that the system picks.
+    At(SocketAddr),
+}
+
+impl FromStr for ListenOrOff {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        if text == "off" {
+            return Ok(Self::Off);
+        }
+        text.parse().map(Self::At).map_err(|_| {
+            ValueError(format!(
+                "`{}` is no address to listen on; use IP:PORT, as in 0.0.0.0:8434, or off",
+                text.escape_default()
             ))
         })
     }

@@ -262,6 +262,7 @@ fn flags(options: &DemoOptions, plan: &Plan, block: &DemoBlock, node: usize) -> 
     add("control-listen", any.clone());
     add("data-listen", any.clone());
     add("rpc-listen", any);
+    add("p2p-listen", "off".to_owned());
     add("trusted-start", block.trusted_start.clone());
     add("max-peers", plan.nodes.max(2).to_string());
     add("log", "info".to_owned());
