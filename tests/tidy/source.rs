@@ -60,10 +60,13 @@ impl Source {
     pub fn is_pure(&self) -> bool {
         match self.wall().map(|wall| wall.purity) {
             Some(Purity::Pure) => true,
-            Some(Purity::PureExcept(impure)) => !self
-                .module
-                .get(1)
-                .is_some_and(|submodule| impure.contains(&submodule.as_str())),
+            Some(Purity::PureExcept(impure)) => {
+                let path = self.module.get(1..).unwrap_or_default().join("::");
+                !impure.iter().any(|submodule| {
+                    path.strip_prefix(submodule)
+                        .is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
+                })
+            }
             Some(Purity::Impure) | None => false,
         }
     }
