@@ -1,6 +1,10 @@
 //! Engines that speak to each other over links with virtual time. Every scenario prints its seed if it fails;
 //! `World::new` with that seed repeats it.
 
+mod engine {
+    mod compact;
+}
+
 use std::time::Duration;
 
 use blocktorrent::relay::Event;

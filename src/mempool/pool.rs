@@ -1,4 +1,5 @@
-//! A bounded cache of transactions, found by either id, the oldest leaving first.
+//! A bounded cache of transactions, found by either id, the oldest leaving first, and before them those that
+//! were demoted.
 //!
 //! Every transaction has a slot. The witness ids stand in an array of their own, slot by slot, since a pass over all
 //! of them (see [`super::shortid`]) must not drag the transactions through the processor's cache. Two tables of
@@ -172,6 +173,28 @@ impl Mempool {
         Some(transaction)
     }
 
+    /// Lets the transaction with this id be the next to leave when room is needed; whether there is one.
+    ///
+    /// For one that the Bitcoin node no longer holds: replaced or confirmed, it may still be in the block of somebody
+    /// who knew it otherwise.
+    pub fn demote(&mut self, txid: &Hash32) -> bool {
+        let Some(slot) = self.slot_by_txid(txid) else {
+            return false;
+        };
+        if slot != self.oldest {
+            self.unlink(slot);
+            let oldest = self.oldest;
+            if let Some(moved) = self.slot_mut(slot) {
+                (moved.older, moved.newer) = (NONE, oldest);
+            }
+            if let Some(second) = self.slot_mut(oldest) {
+                second.older = slot;
+            }
+            self.oldest = slot;
+        }
+        true
+    }
+
     /// The transaction that a handle names, if it has not left.
     pub fn by_handle(&self, handle: TxHandle) -> Option<&Transaction> {
         let slot = self.slot(handle.slot)?;
@@ -185,11 +208,7 @@ impl Mempool {
 
     /// A transaction with this id; if several differ in their witnesses only, any of them.
     pub fn by_txid(&self, txid: &Hash32) -> Option<&Transaction> {
-        let slot = self.by_txid.find(self.key.hash(txid), |slot| {
-            self.transaction_at(slot)
-                .is_some_and(|transaction| transaction.txid() == *txid)
-        })?;
-        self.transaction_at(slot)
+        self.transaction_at(self.slot_by_txid(txid)?)
     }
 
     /// All transactions, the oldest first.
@@ -267,6 +286,13 @@ impl Mempool {
         })
     }
 
+    fn slot_by_txid(&self, txid: &Hash32) -> Option<u32> {
+        self.by_txid.find(self.key.hash(txid), |slot| {
+            self.transaction_at(slot)
+                .is_some_and(|transaction| transaction.txid() == *txid)
+        })
+    }
+
     fn put_in(&mut self, transaction: Transaction, charge: usize) -> TxHandle {
         self.stats.added += 1;
         self.stats.transactions += 1;
@@ -321,15 +347,26 @@ impl Mempool {
         let slots = &self.slots;
         self.by_txid
             .remove(key.hash(&txid), slot, |slot| txid_hash(slots, key, slot));
+        self.unlink(slot);
         let free = self.free;
         let vacated = self.slot_mut(slot)?;
         let transaction = vacated.transaction.take()?;
-        let (older, newer) = (vacated.older, vacated.newer);
         vacated.newer = free;
         self.free = slot;
         if let Some(id) = self.wtxids.get_mut(slot as usize) {
             *id = [0; 32];
         }
+        self.stats.transactions -= 1;
+        self.stats.bytes -= transaction.len();
+        self.stats.charged_bytes -= charge(&transaction);
+        Some(transaction)
+    }
+
+    /// Takes a filled slot out of the order of arrival.
+    fn unlink(&mut self, slot: u32) {
+        let Some((older, newer)) = self.slot(slot).map(|slot| (slot.older, slot.newer)) else {
+            return;
+        };
         match self.slot_mut(older) {
             Some(older) => older.newer = newer,
             None => self.oldest = newer,
@@ -338,10 +375,6 @@ impl Mempool {
             Some(newer) => newer.older = older,
             None => self.newest = older,
         }
-        self.stats.transactions -= 1;
-        self.stats.bytes -= transaction.len();
-        self.stats.charged_bytes -= charge(&transaction);
-        Some(transaction)
     }
 }
 
@@ -437,7 +470,14 @@ mod tests {
             let mut model = VecDeque::new();
             for (kind, number) in steps {
                 let transaction = numbered(number);
-                if kind == 0 {
+                if kind == 1 {
+                    let demoted = pool.demote(&transaction.txid());
+                    prop_assert_eq!(demoted, model.contains(&number));
+                    if demoted {
+                        model.retain(|other| *other != number);
+                        model.push_front(number);
+                    }
+                } else if kind == 0 {
                     let removed = pool.remove(&transaction.wtxid());
                     prop_assert_eq!(removed.is_some(), model.contains(&number));
                     model.retain(|other| *other != number);

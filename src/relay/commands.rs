@@ -26,6 +26,17 @@ impl Engine {
         let size = block.len() as u32;
         let (header, transactions) = split_block(block, limits)
             .map_err(|error| SubmitRefusal::Malformed(error.to_string()))?;
+        self.take_local_block(header, &transactions, size)
+    }
+
+    /// Takes a block of `size` serialized bytes from this node's own side, in its parts.
+    pub(in crate::relay) fn take_local_block(
+        &mut self,
+        header: [u8; 80],
+        transactions: &[Transaction],
+        size: u32,
+    ) -> Result<Hash, SubmitRefusal> {
+        let now = self.now;
         let block_hash = hash::sha256d(&header);
         let known = self.jobs_by_hash.get(&block_hash).copied();
         if let Some(entry) = known.and_then(|id| self.jobs.get(&id)) {
@@ -69,7 +80,7 @@ impl Engine {
                     .ok_or(SubmitRefusal::Malformed("too many jobs".to_owned()))?
             }
         };
-        self.take_own_block(id, &txids, &transactions)?;
+        self.take_own_block(id, &txids, transactions)?;
         Ok(block_hash)
     }
 
@@ -101,6 +112,12 @@ impl Engine {
         }
         self.settle_job(id);
         Ok(())
+    }
+
+    /// Lets a transaction be the next to leave the cache when room is needed: the Bitcoin node holds it no
+    /// longer. Whether there is one with this txid (internal byte order).
+    pub fn demote_transaction(&mut self, txid: &Hash) -> bool {
+        self.mempool.demote(txid)
     }
 
     /// Takes a serialized transaction into the cache. Gives its txid (internal byte order).

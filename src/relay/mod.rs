@@ -20,9 +20,11 @@
 //! - `schedule`: who is asked for what
 //! - `inbound`, `outbound`: messages to state, state to messages
 //! - `jobs`: a job's life, and what becomes of its news
+//! - `commands`, `compact`: what the node itself and the Bitcoin node beside it hand in
 
 mod assemble;
 mod commands;
+mod compact;
 mod event;
 mod filter;
 mod handshake;
@@ -41,6 +43,7 @@ mod session;
 mod snapshot;
 mod stats;
 
+pub use compact::{CompactAnswer, CompactBlock};
 pub use event::*;
 pub use stats::{MAX_SCORE, Refusal, RefusalCounts};
 
@@ -54,6 +57,7 @@ use crate::mempool::Mempool;
 use crate::merkle::Hash;
 use crate::time::Time;
 use crate::wire::{DisconnectReason, MacKey};
+use compact::PendingCompact;
 use jobs::JobEntry;
 use loss::Outcome;
 use session::{Item, Phase, Session, SessionStart};
@@ -87,6 +91,7 @@ pub struct Engine {
     control_ready: BTreeSet<u32>,
     /// Sessions that may have a datagram to send.
     transmit_ready: VecDeque<u32>,
+    compacts: VecDeque<PendingCompact>,
     outcome: Outcome<Vec<Item>>,
     refused: RefusalCounts,
     totals: EngineTotals,
@@ -117,6 +122,7 @@ impl Engine {
             events: VecDeque::new(),
             control_ready: BTreeSet::new(),
             transmit_ready: VecDeque::new(),
+            compacts: VecDeque::new(),
             outcome: Outcome::new(),
             refused: RefusalCounts::default(),
             totals: EngineTotals::default(),
