@@ -69,7 +69,10 @@ fn a_module_needs_a_row_and_a_name() {
 #[test]
 fn starred_files_see_more_than_their_slice() {
     let headers = &["chain", "headers"];
-    let rpc = &["chain", "rpc"];
+    let rpc = &["chain", "bitcoind", "rpc", "connection"];
+    breach(&["chain", "bitcoind"], "use std::fs;", 1, "pure");
+    breach(&["chain", "bitcoind", "conf"], "use std::fs;", 1, "pure");
+    breach(&["chain", "rpc"], "use std::fs;", 1, "pure");
     breach(headers, "use crate::config::Config;", 1, "may not import");
     breach(headers, "use std::fs;", 1, "pure");
     clean(rpc, "use crate::config::Config; use std::fs;");
