@@ -5,7 +5,7 @@
 //! same. So `receive` is everything that one core does for a block: filter, MAC, decoding, parsing,
 //! verification against the witness tree, scheduling, reports, the final check and the assembled block.
 //! `floor` is what the target in proportion is measured against: double SHA-256 of each transaction's bytes,
-//! twice (txid and wtxid).
+//! twice (txid and wtxid). `mesh` is the other end: many engines that tell each other what they have.
 
 use std::hint::black_box;
 use std::net::SocketAddr;
@@ -17,6 +17,8 @@ use blocktorrent::merkle::{Geometry, Partial, hash};
 use blocktorrent::relay::{
     Engine, EngineConfig, Event, HeaderJudge, HeaderRefusal, HeaderVerdict, Initiator, SessionId,
 };
+use blocktorrent::sim::workload::{Recipe, Workload};
+use blocktorrent::sim::{LinkOptions, NodeOptions, Topology, World};
 use blocktorrent::time::Time;
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
@@ -212,6 +214,40 @@ fn transactions_of(block: &Bytes) -> Vec<Transaction> {
     split_block(block.clone(), limits).expect("a real block").1
 }
 
+/// Twelve engines, each joined with each, pass a block on until all have it: what every one does for each
+/// JOB_STATE of the others weighs here.
+fn mesh(criterion: &mut Criterion) {
+    let recipe = Recipe {
+        transactions: 8_000,
+        bytes: (200, 300),
+        ..Recipe::default()
+    };
+    let work = Workload::new(&recipe, 1);
+    let mut group = criterion.benchmark_group("mesh of 12 engines");
+    group.throughput(Throughput::Bytes(11 * work.block.len() as u64));
+    group.sample_size(10);
+    group.bench_function("8,000 transactions, cold", |bencher| {
+        bencher.iter_batched(
+            || {
+                let mut world = World::new(3);
+                for _ in 0..12 {
+                    world.add_node(NodeOptions::default());
+                }
+                world.join(Topology::Mesh, &LinkOptions::default());
+                world.run_for(Duration::from_secs(3));
+                world.submit(0, &work, Duration::ZERO);
+                world
+            },
+            |mut world| {
+                assert!(world.run_until_complete(&work, Duration::from_secs(60)));
+                world
+            },
+            BatchSize::PerIteration,
+        );
+    });
+    group.finish();
+}
+
 fn relay(criterion: &mut Criterion) {
     let block = Bytes::from_static(bitcoin_test_data::blocks::mainnet_702861());
     let transactions = transactions_of(&block);
@@ -302,5 +338,5 @@ fn verify_and_assemble(block: &Bytes, transactions: &[Transaction]) -> Vec<u8> {
     body
 }
 
-criterion_group!(benches, relay);
+criterion_group!(benches, relay, mesh);
 criterion_main!(benches);

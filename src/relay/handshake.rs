@@ -328,6 +328,10 @@ impl Engine {
     /// The clocks of one session.
     pub(super) fn session_timeouts(&mut self, slot: u32) {
         let now = self.now;
+        let deadline = self
+            .session(slot)
+            .and_then(|session| self.session_deadline(session));
+        let due = deadline.is_some_and(|(at, _)| at <= now);
         let Some(session) = self.session_mut(slot) else {
             return;
         };
@@ -356,11 +360,8 @@ impl Engine {
         let Some(session) = self.session_mut(slot) else {
             return;
         };
-        if session.is_established() {
+        if session.is_established() && (due || over_tcp) {
             self.wake(slot);
-            if over_tcp {
-                self.control_ready.insert(slot);
-            }
         }
         self.probe_timeouts(slot);
     }

@@ -19,6 +19,7 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use super::event::Source;
+use super::peer::Set;
 use super::stats::Refusal;
 use crate::mempool::{Mempool, Resolved, ShortIdIndex, ShortIdKey, Transaction};
 use crate::merkle::{Geometry, Hash, Lap, Node, Offer, Partial, fold, hash};
@@ -65,6 +66,8 @@ pub(crate) struct Chunk {
     pub forwarded: bool,
     /// Whose datum completed it.
     pub completed_by: Option<Source>,
+    /// Leaves without any transaction.
+    pub missing: u32,
 }
 
 impl Chunk {
@@ -118,6 +121,8 @@ pub(crate) struct Job {
     anchor: Anchor,
     tree: Partial<Source>,
     leaves: Vec<Leaf>,
+    /// The leaves that are [`Leaf::Missing`].
+    missing: Set,
     indexes: Vec<(u64, ShortIdIndex)>,
     body_bytes: u64,
     /// Bytes of held transactions, by who answers for them.
@@ -144,7 +149,9 @@ impl Job {
         let geometry = start.geometry;
         let chunk_count = geometry.width(chunk_level(&geometry));
         let bound = geometry.count().saturating_mul(2);
-        Self {
+        let mut missing = Set::repeat(false, geometry.count() as usize);
+        missing.fill(true);
+        let mut job = Self {
             hash: start.hash,
             header: start.header,
             height: start.height,
@@ -164,11 +171,19 @@ impl Job {
             anchor: Anchor::default(),
             tree: Partial::new(geometry, bound),
             leaves: vec![Leaf::Missing; geometry.count() as usize],
+            missing,
             indexes: Vec::new(),
             body_bytes: 0,
             held_bytes: BTreeMap::new(),
             news: Vec::new(),
+        };
+        for chunk in 0..chunk_count {
+            let leaves = job.chunk_leaves(chunk);
+            if let Some(chunk) = job.chunks.get_mut(chunk as usize) {
+                chunk.missing = leaves.end - leaves.start;
+            }
         }
+        job
     }
 
     /// The same block with another count, of which nothing is known yet.
@@ -242,6 +257,34 @@ impl Job {
     /// The state of a leaf.
     pub fn leaf(&self, index: u32) -> &Leaf {
         self.leaves.get(index as usize).unwrap_or(&Leaf::Missing)
+    }
+
+    /// Which of the leaves from `64 * word` on are missing, bit by bit.
+    pub fn missing_word(&self, word: usize) -> u64 {
+        self.missing.as_raw_slice().get(word).copied().unwrap_or(0)
+    }
+
+    /// The only place where a leaf changes its state.
+    fn set_leaf(&mut self, index: u32, state: Leaf) {
+        let chunk = self.chunk_of(index) as usize;
+        let (Some(leaf), Some(chunk)) = (
+            self.leaves.get_mut(index as usize),
+            self.chunks.get_mut(chunk),
+        ) else {
+            return;
+        };
+        let (before, after) = (
+            matches!(leaf, Leaf::Missing),
+            matches!(state, Leaf::Missing),
+        );
+        *leaf = state;
+        if before != after {
+            self.missing.set(index as usize, after);
+            chunk.missing = match after {
+                true => chunk.missing + 1,
+                false => chunk.missing - 1,
+            };
+        }
     }
 
     /// The verified transaction of a leaf.

@@ -217,6 +217,7 @@ impl JobEntry {
                 Kind::TxidHashes => {}
             }
         }
+        peer.note_acknowledged();
         let (known, job) = (&peer.has_hashes, &self.job);
         peer.push.retain(|want| {
             let chunk = job.chunk_of(want.range.start) as usize;
@@ -247,6 +248,7 @@ impl JobEntry {
                 bits.fill(false);
             }
         }
+        peer.note_acknowledged();
     }
 
     /// Tells a peer, in the next JOB_STATEs, of everything that is verified here.

@@ -82,7 +82,8 @@ pub struct Engine {
     now: Time,
     sessions: Vec<Option<Box<Session>>>,
     generation: u32,
-    jobs: BTreeMap<u16, JobEntry>,
+    /// Boxed, since an entry is taken out while a message changes it.
+    jobs: BTreeMap<u16, Box<JobEntry>>,
     jobs_by_hash: BTreeMap<Hash, u16>,
     next_job: u16,
     mempool: Mempool,
@@ -267,13 +268,14 @@ impl Engine {
 
     /// Something may be sent to this session.
     fn wake(&mut self, slot: u32) {
-        if !self.transmit_ready.contains(&slot) {
+        let now = self.now;
+        let Some(session) = self.session_mut(slot) else {
+            return;
+        };
+        let over_tcp = session.route(now) == session::Route::Tcp;
+        if !std::mem::replace(&mut session.transmit_named, true) {
             self.transmit_ready.push_back(slot);
         }
-        let now = self.now;
-        let over_tcp = self
-            .session(slot)
-            .is_some_and(|session| session.route(now) == session::Route::Tcp);
         if over_tcp {
             self.control_ready.insert(slot);
         }

@@ -29,28 +29,58 @@ struct Part {
     missing: usize,
 }
 
-/// All transactions on their way in parts, by peer and leaf.
+/// What one peer has under way.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+struct Total {
+    bytes: usize,
+    count: usize,
+}
+
+/// All transactions on their way in parts, by leaf and peer.
 #[derive(Debug, Default)]
-pub(super) struct Parts(BTreeMap<(u32, u32), Part>);
+pub(super) struct Parts {
+    parts: BTreeMap<(u32, u32), Part>,
+    /// By peer; one that has nothing under way is not in it.
+    totals: BTreeMap<u32, Total>,
+}
 
 impl Parts {
     /// A leaf is verified: its parts are of no use any longer.
     pub fn forget_leaf(&mut self, leaf: u32) {
-        self.0.retain(|(_, index), _| *index != leaf);
+        while let Some((key, _)) = self.parts.range((leaf, 0)..=(leaf, u32::MAX)).next() {
+            let key = *key;
+            self.remove(key);
+        }
     }
 
     /// A peer is gone.
     pub fn forget_peer(&mut self, slot: u32) {
-        self.0.retain(|(peer, _), _| *peer != slot);
+        if self.totals.remove(&slot).is_some() {
+            self.parts.retain(|(_, peer), _| *peer != slot);
+        }
     }
 
-    /// Bytes allocated for a peer's parts, and how many there are.
-    fn of_peer(&self, slot: u32) -> (usize, usize) {
-        self.0
-            .range((slot, 0)..=(slot, u32::MAX))
-            .fold((0, 0), |(bytes, count), (_, part)| {
-                (bytes + part.bytes.len(), count + 1)
-            })
+    fn insert(&mut self, key: (u32, u32), part: Part) {
+        let total = self.totals.entry(key.1).or_default();
+        total.bytes += part.bytes.len();
+        total.count += 1;
+        self.parts.insert(key, part);
+    }
+
+    fn remove(&mut self, key: (u32, u32)) -> Option<Part> {
+        let part = self.parts.remove(&key)?;
+        if let Some(total) = self.totals.get_mut(&key.1) {
+            total.bytes -= part.bytes.len();
+            total.count -= 1;
+            if total.count == 0 {
+                self.totals.remove(&key.1);
+            }
+        }
+        Some(part)
+    }
+
+    fn of_peer(&self, slot: u32) -> Total {
+        self.totals.get(&slot).copied().unwrap_or_default()
     }
 
     /// Takes a part. Gives the transaction when its last cell is here.
@@ -69,21 +99,21 @@ impl Parts {
         if part.total > limit {
             return Err(Refusal::Limits);
         }
-        let key = (slot, part.index);
+        let key = (part.index, slot);
         let total = part.total as usize;
-        if let Some(known) = self.0.get(&key) {
+        if let Some(known) = self.parts.get(&key) {
             if known.bytes.len() != total {
-                self.0.remove(&key);
+                self.remove(key);
                 return Err(Refusal::Parts);
             }
         } else {
-            let (bytes, count) = self.of_peer(slot);
+            let under_way = self.of_peer(slot);
             // All that one peer has under way is no more than one block.
-            if count >= MAX_PARTS_PER_PEER || bytes + total > limit as usize {
+            if under_way.count >= MAX_PARTS_PER_PEER || under_way.bytes + total > limit as usize {
                 return Err(Refusal::Unconnected);
             }
             let cells = part.total.div_ceil(CELL) as usize;
-            self.0.insert(
+            self.insert(
                 key,
                 Part {
                     bytes: BytesMut::zeroed(total),
@@ -92,7 +122,7 @@ impl Parts {
                 },
             );
         }
-        let Some(known) = self.0.get_mut(&key) else {
+        let Some(known) = self.parts.get_mut(&key) else {
             return Err(Refusal::Parts);
         };
         let start = part.cell as usize * CELL as usize;
@@ -115,7 +145,7 @@ impl Parts {
         if known.missing > 0 {
             return Ok((None, new));
         }
-        Ok((self.0.remove(&key).map(|part| part.bytes.freeze()), new))
+        Ok((self.remove(key).map(|part| part.bytes.freeze()), new))
     }
 }
 
@@ -195,6 +225,27 @@ mod tests {
             Err(Refusal::Parts)
         );
         parts.forget_peer(1);
-        assert_eq!(parts.of_peer(1), (0, 0));
+        assert_eq!(parts.of_peer(1), Total::default());
+        assert!(parts.parts.is_empty());
+    }
+
+    #[test]
+    fn totals_follow_what_is_under_way() {
+        let mut parts = Parts::default();
+        let cell = [0; CELL as usize];
+        let total = |bytes, count| Total { bytes, count };
+        for (slot, leaf) in [(1, 4), (2, 4), (1, 5), (1, 6)] {
+            let taken = parts.take(slot, &part(leaf, 1_200 + leaf, 0, &cell), 10_000);
+            assert_eq!(taken, Ok(None));
+        }
+        assert_eq!(parts.of_peer(1), total(3_615, 3));
+        parts.forget_leaf(4);
+        assert_eq!(parts.of_peer(1), total(2_411, 2));
+        assert_eq!(parts.of_peer(2), Total::default());
+        let wrong = parts.take(1, &part(5, 1_300, 0, &cell), 10_000);
+        assert_eq!(wrong, Err(Refusal::Parts));
+        let last = parts.take(1, &part(6, 1_206, 1, &[0; 54]), 10_000);
+        assert!(last.is_ok_and(|whole| whole.is_some()));
+        assert!(parts.totals.is_empty() && parts.parts.is_empty());
     }
 }

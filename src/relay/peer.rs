@@ -106,6 +106,8 @@ pub(crate) struct JobPeer {
     pub unacknowledged: Set,
     /// The same for the leaf hashes of chunks.
     pub unacknowledged_hashes: Set,
+    /// Whether anything is in the two sets.
+    pub unacknowledged_any: bool,
     /// Something was added to the two sets since the last JOB_STATE.
     pub state_news: bool,
     /// When the last JOB_STATE went out.
@@ -164,6 +166,7 @@ impl JobPeer {
             push_bytes_left: 0,
             unacknowledged: leaf_set(),
             unacknowledged_hashes: chunk_set(),
+            unacknowledged_any: false,
             state_news: false,
             state_sent: None,
             state_tries: 0,
@@ -265,6 +268,7 @@ impl JobPeer {
         self.requests.clear();
         self.unacknowledged.fill(false);
         self.unacknowledged_hashes.fill(false);
+        self.unacknowledged_any = false;
         self.state_news = false;
         self.outstanding = 0;
     }
@@ -345,6 +349,7 @@ impl JobPeer {
             && let Some(mut bit) = self.unacknowledged.get_mut(leaf as usize)
         {
             bit.set(true);
+            self.unacknowledged_any = true;
             self.state_news = true;
         }
     }
@@ -354,13 +359,28 @@ impl JobPeer {
         let known = self.has_hashes.get(chunk as usize).is_some_and(|bit| *bit);
         if !known && let Some(mut bit) = self.unacknowledged_hashes.get_mut(chunk as usize) {
             bit.set(true);
+            self.unacknowledged_any = true;
             self.state_news = true;
         }
     }
 
     /// Whether some of what is verified here is not acknowledged by the peer.
     pub fn has_unacknowledged(&self) -> bool {
-        self.unacknowledged.any() || self.unacknowledged_hashes.any()
+        self.unacknowledged_any
+    }
+
+    /// Something was taken out of the sets of what is not acknowledged.
+    pub fn note_acknowledged(&mut self) {
+        self.unacknowledged_any = self.unacknowledged.any() || self.unacknowledged_hashes.any();
+    }
+
+    /// Whether there may be something to write for the peer now, JOB_STATE apart.
+    pub fn may_send(&self) -> bool {
+        self.open_pending
+            || self.push_coinbase
+            || !(self.push.is_empty() && self.requests.is_empty())
+            || !(self.lost_parts.is_empty() && self.ready.is_empty())
+            || (!self.hashes_blocked && !self.wanted_hashes.is_empty())
     }
 }
 

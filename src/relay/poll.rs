@@ -7,7 +7,7 @@ use super::event::{Event, SessionId, Transmit, WakeReason};
 use super::loss::Outcome;
 use super::outbound::{Target, write_answer};
 use super::pacing::Allowance;
-use super::session::{HANDSHAKE_TIMEOUT, Item, PATH_TIMEOUT, Phase, Route};
+use super::session::{HANDSHAKE_TIMEOUT, Item, PATH_TIMEOUT, Phase, Route, Session};
 use crate::time::Time;
 use crate::wire::{DATAGRAM_OVERHEAD, DatagramBuilder, Message, Ping, RxReport, Writer};
 
@@ -109,6 +109,9 @@ impl Engine {
                 return Some(transmit);
             }
             self.transmit_ready.pop_front();
+            if let Some(session) = self.session_mut(slot) {
+                session.transmit_named = false;
+            }
         }
         None
     }
@@ -253,6 +256,16 @@ impl Engine {
 
     /// When to call [`Engine::handle_timeout`] at the latest, and why. Call it after draining.
     pub fn poll_deadline(&self) -> Option<(Time, WakeReason)> {
+        let sessions = self.sessions.iter().flatten();
+        let sessions = sessions.filter_map(|session| self.session_deadline(session));
+        let jobs = self.jobs.values().filter_map(|entry| entry.deadline());
+        sessions
+            .chain(jobs.map(|at| (at, WakeReason::Job)))
+            .min_by_key(|(at, _)| *at)
+    }
+
+    /// When a session wants to be looked at although nothing comes, and why.
+    pub(super) fn session_deadline(&self, session: &Session) -> Option<(Time, WakeReason)> {
         let mut earliest: Option<(Time, WakeReason)> = None;
         let mut consider = |at: Option<Time>, reason: WakeReason| {
             if let Some(at) = at
@@ -261,46 +274,37 @@ impl Engine {
                 earliest = Some((at, reason));
             }
         };
-        for session in self.sessions.iter().flatten() {
-            if session.phase == Phase::Closing {
-                continue;
-            }
-            consider(session.blocked_until, WakeReason::Pacing);
-            if !session.is_established() {
-                consider(
-                    Some(session.connected + HANDSHAKE_TIMEOUT),
-                    WakeReason::Session,
-                );
-                continue;
-            }
-            if session.path.may_send(DATAGRAM_OVERHEAD + 12) {
-                consider(session.path.next_ping, WakeReason::Session);
-            }
-            consider(session.sent.deadline(), WakeReason::Session);
-            if session.path.proven {
-                consider(session.received.report_due(), WakeReason::Session);
-            } else if !session.path.lost && self.now < session.connected + PATH_TIMEOUT {
-                consider(Some(session.connected + PATH_TIMEOUT), WakeReason::Session);
-            }
-            consider(session.probes.deadline(), WakeReason::Session);
-            let round_trip = session.sent.rtt().smoothed();
-            // A connection without room asks by itself once it has some.
-            let blocked = match session.route(self.now) {
-                Route::Wait => true,
-                Route::Udp => session.blocked_until.is_some(),
-                Route::Tcp => session.control_named,
-            };
-            for entry in self.jobs.values() {
-                if !blocked {
-                    consider(
-                        entry.state_deadline(session.id.slot, round_trip),
-                        WakeReason::Job,
-                    );
-                }
-            }
+        if session.phase == Phase::Closing {
+            return None;
         }
-        for entry in self.jobs.values() {
-            consider(entry.deadline(), WakeReason::Job);
+        consider(session.blocked_until, WakeReason::Pacing);
+        if !session.is_established() {
+            let end = session.connected + HANDSHAKE_TIMEOUT;
+            consider(Some(end), WakeReason::Session);
+            return earliest;
+        }
+        if session.path.may_send(DATAGRAM_OVERHEAD + 12) {
+            consider(session.path.next_ping, WakeReason::Session);
+        }
+        consider(session.sent.deadline(), WakeReason::Session);
+        if session.path.proven {
+            consider(session.received.report_due(), WakeReason::Session);
+        } else if !session.path.lost && self.now < session.connected + PATH_TIMEOUT {
+            consider(Some(session.connected + PATH_TIMEOUT), WakeReason::Session);
+        }
+        consider(session.probes.deadline(), WakeReason::Session);
+        // A connection without room asks by itself once it has some.
+        let blocked = match session.route(self.now) {
+            Route::Wait => true,
+            Route::Udp => session.blocked_until.is_some(),
+            Route::Tcp => session.control_named,
+        };
+        if !blocked {
+            let round_trip = session.sent.rtt().smoothed();
+            for entry in self.jobs.values() {
+                let due = entry.state_deadline(session.id.slot, round_trip);
+                consider(due, WakeReason::Job);
+            }
         }
         earliest
     }

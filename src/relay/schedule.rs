@@ -14,17 +14,20 @@
 mod anchor;
 mod choose;
 mod chunks;
+mod leaves;
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Duration;
 
-use super::job::{Job, Leaf};
-use super::peer::{HashWant, JobPeer, Request};
+use super::job::Job;
+use super::peer::{HashWant, JobPeer, Request, Set};
 use crate::merkle::Node;
 use crate::time::Time;
 use crate::wire::Tree;
 
-use choose::{choose, next_view, parent};
+use choose::{next_view, parent};
+use leaves::without_coinbase;
 
 /// No peer.
 const NOBODY: u32 = u32::MAX;
@@ -86,12 +89,19 @@ struct HashAsk {
     slot: u32,
     asked: Time,
     tries: u32,
+    /// The first of its nodes that was not here when it was last looked at.
+    next: u32,
 }
 
 /// What is asked for in one job.
 #[derive(Debug)]
 pub(crate) struct Asks {
+    /// Who is asked for each leaf, [`NOBODY`] if it is idle.
     leaf_slots: Vec<u32>,
+    /// The idle leaves.
+    idle: Set,
+    /// The leaves that each peer is asked for.
+    asked: BTreeMap<u32, Set>,
     hashes: Vec<HashAsk>,
     rows_asked: Vec<bool>,
     /// The chunk at which this node begins, so that nodes ask for different chunks first.
@@ -121,6 +131,8 @@ impl Asks {
         let chunks = job.chunks.len() as u32;
         Self {
             leaf_slots: vec![NOBODY; job.geometry.count() as usize],
+            idle: Set::repeat(true, job.geometry.count() as usize),
+            asked: BTreeMap::new(),
             hashes: Vec::new(),
             rows_asked: vec![false; chunks as usize],
             first_chunk: draw % chunks.max(1),
@@ -142,8 +154,7 @@ impl Asks {
 
     /// A transaction is here: nobody is asked for it any longer. Gives the slot that was.
     pub fn leaf_arrived(&mut self, leaf: u32) -> Option<u32> {
-        let slot = self.leaf_slots.get_mut(leaf as usize)?;
-        let asked = std::mem::replace(slot, NOBODY);
+        let asked = self.place(leaf, NOBODY);
         (asked != NOBODY).then_some(asked)
     }
 
@@ -154,9 +165,8 @@ impl Asks {
 
     /// A peer has left: what it was asked for is idle again.
     pub fn peer_gone(&mut self, slot: u32) {
-        for asked in self.leaf_slots.iter_mut().filter(|asked| **asked == slot) {
-            *asked = NOBODY;
-        }
+        self.take_back(slot, |_| !0);
+        self.asked.remove(&slot);
         for ask in self.hashes.iter_mut().filter(|ask| ask.slot == slot) {
             ask.slot = NOBODY;
         }
@@ -165,14 +175,7 @@ impl Asks {
 
     /// What a peer is still asked for; from now on it is not.
     pub fn take_outstanding(&mut self, slot: u32) -> Vec<Range<u32>> {
-        let mut taken = Vec::new();
-        for (leaf, asked) in (0..).zip(self.leaf_slots.iter_mut()) {
-            if *asked == slot {
-                *asked = NOBODY;
-                extend(&mut taken, leaf);
-            }
-        }
-        taken
+        self.take_back(slot, |_| !0)
     }
 
     /// What of a lost request is still to be said to this peer.
@@ -235,6 +238,7 @@ impl Asks {
                 slot: NOBODY,
                 asked: Time::ZERO,
                 tries: 0,
+                next: 0,
             });
             self.dirty = true;
         }
@@ -323,16 +327,13 @@ impl Asks {
                 continue;
             }
             // Only what the peer says it has can be late; a standing want waits as long as it must.
-            let mut taken = Vec::new();
-            for (leaf, asked) in self.leaf_slots.iter_mut().enumerate() {
-                if *asked == view.slot
-                    && peer.has_leaf(leaf as u32)
-                    && (leaf > 0 || job.is_anchored())
-                {
-                    *asked = NOBODY;
-                    extend(&mut taken, leaf as u32);
+            let taken = self.take_back(view.slot, |word| {
+                let has = peer.has.as_raw_slice().get(word).copied().unwrap_or(0);
+                match job.is_anchored() {
+                    true => has,
+                    false => has & without_coinbase(word),
                 }
-            }
+            });
             peer.last_progress = now;
             if taken.is_empty() {
                 self.wake_at(now + wait);
@@ -342,92 +343,6 @@ impl Asks {
             peer.stalls += 1;
             peer.requests.push_back(Request::Cancel(taken));
             self.withheld.push(view.slot);
-            let _ = job;
-        }
-    }
-
-    /// Assigns idle leaves, then lets peers with time take over from the others.
-    fn review_leaves(
-        &mut self,
-        job: &Job,
-        peers: &mut JobPeers,
-        views: &[PeerView],
-        parent: &PeerView,
-        now: Time,
-    ) {
-        let blind = self.blind_deadline(parent);
-        let chunks = job.chunks.len() as u32;
-        let sole = views.len() == 1;
-        let mut asks: Vec<(u32, Vec<Range<u32>>)> = Vec::new();
-        for step in 0..chunks {
-            let chunk = (self.first_chunk + step) % chunks;
-            let Some(state) = job.chunks.get(chunk as usize) else {
-                continue;
-            };
-            if state.done {
-                continue;
-            }
-            if !state.is_described() && now < blind {
-                continue;
-            }
-            for leaf in job.chunk_leaves(chunk) {
-                if !matches!(job.leaf(leaf), Leaf::Missing) || leaf == 0 {
-                    continue;
-                }
-                let asked = self.leaf_slots[leaf as usize];
-                let Some(slot) = choose(job, peers, views, parent, sole, leaf, asked) else {
-                    continue;
-                };
-                self.assign(peers, leaf, asked, slot, now, &mut asks);
-            }
-        }
-        self.send_asks(peers, asks);
-    }
-
-    fn send_asks(&mut self, peers: &mut JobPeers, asks: Vec<(u32, Vec<Range<u32>>)>) {
-        for (slot, ranges) in asks {
-            if let Some(peer) = peers.get_mut(&slot) {
-                self.requests += 1;
-                peer.requests.push_back(Request::Transactions(ranges));
-            }
-        }
-    }
-
-    fn assign(
-        &mut self,
-        peers: &mut JobPeers,
-        leaf: u32,
-        from: u32,
-        to: u32,
-        now: Time,
-        asks: &mut Vec<(u32, Vec<Range<u32>>)>,
-    ) {
-        if from != NOBODY
-            && let Some(loser) = peers.get_mut(&from)
-        {
-            loser.outstanding = loser.outstanding.saturating_sub(1);
-            match loser.requests.back_mut() {
-                Some(Request::Cancel(ranges)) => extend(ranges, leaf),
-                _ => {
-                    let only = leaf..leaf + 1;
-                    loser.requests.push_back(Request::Cancel(vec![only]));
-                }
-            }
-        }
-        self.leaf_slots[leaf as usize] = to;
-        if let Some(winner) = peers.get_mut(&to) {
-            if winner.outstanding == 0 {
-                winner.last_progress = now;
-            }
-            winner.outstanding += 1;
-            winner.was_asked = true;
-        }
-        match asks.iter_mut().find(|(slot, _)| *slot == to) {
-            Some((_, ranges)) => extend(ranges, leaf),
-            None => {
-                let only = leaf..leaf + 1;
-                asks.push((to, vec![only]));
-            }
         }
     }
 
@@ -440,7 +355,7 @@ impl Asks {
         parent: &PeerView,
         now: Time,
     ) {
-        self.hashes.retain(|ask| !is_satisfied(job, &ask.want));
+        self.hashes.retain_mut(|ask| !ask.is_satisfied(job));
         let mut wakes = Vec::new();
         for ask in &mut self.hashes {
             let current = views.iter().find(|view| view.slot == ask.slot);
@@ -492,6 +407,20 @@ pub(crate) fn first_row_level(job: &Job) -> u8 {
     level
 }
 
+impl HashAsk {
+    /// Whether everything that it asks for is here. What is verified stays so: each node is looked at until it
+    /// is here, and not again.
+    fn is_satisfied(&mut self, job: &Job) -> bool {
+        if self.want.tree == Tree::Txid || self.want.short {
+            return is_satisfied(job, &self.want);
+        }
+        let mut rest = self.want.clone();
+        rest.range.start = rest.range.start.max(self.next);
+        self.next = first_unknown(job, &rest);
+        self.next >= rest.range.end
+    }
+}
+
 fn row_is_known(job: &Job, level: u8) -> bool {
     let geometry = job.geometry;
     (0..geometry.width(level)).all(|index| {
@@ -513,11 +442,17 @@ fn is_satisfied(job: &Job, want: &HashWant) -> bool {
             .get(job.chunk_of(start) as usize)
             .is_none_or(|chunk| chunk.is_described());
     }
-    want.range.clone().all(|index| {
-        job.geometry
-            .node(want.level, index)
-            .is_none_or(|node| job.verified(node).is_some())
-    })
+    first_unknown(job, want) >= want.range.end
+}
+
+/// The first of the wanted nodes that is not verified, or the end of them.
+fn first_unknown(job: &Job, want: &HashWant) -> u32 {
+    let known = |index| {
+        let node = job.geometry.node(want.level, index);
+        node.is_none_or(|node| job.verified(node).is_some())
+    };
+    let unknown = want.range.clone().find(|index| !known(*index));
+    unknown.unwrap_or(want.range.end)
 }
 
 /// Adds a leaf to ranges that rise, or begins a new one.

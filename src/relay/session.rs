@@ -248,6 +248,8 @@ pub(crate) struct Session {
     pub control: BytesMut,
     /// BTGETADDR was answered; once is enough (DSC-2).
     pub told_addresses: bool,
+    /// It stands in the queue of sessions that may have a datagram to send.
+    pub transmit_named: bool,
     /// It was named by `poll_control_ready`, and `poll_control` has not yet come to an end since.
     pub control_named: bool,
     pub score: u32,
@@ -309,6 +311,7 @@ impl Session {
             answers: VecDeque::new(),
             control: BytesMut::new(),
             told_addresses: false,
+            transmit_named: false,
             control_named: false,
             score: 0,
             closing: None,

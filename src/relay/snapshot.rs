@@ -21,7 +21,11 @@ impl Engine {
 
     /// The jobs, oldest first.
     pub fn jobs(&self) -> Vec<JobSnapshot> {
-        let mut jobs: Vec<JobSnapshot> = self.jobs.values().map(job_snapshot).collect();
+        let mut jobs: Vec<JobSnapshot> = self
+            .jobs
+            .values()
+            .map(|entry| job_snapshot(entry))
+            .collect();
         jobs.sort_by_key(|job| job.opened);
         jobs
     }

@@ -15,22 +15,18 @@ impl Job {
         if matches!(source, Source::Peer(_)) && *held + bytes > u64::from(self.max_block_bytes) {
             return Err(Refusal::Unconnected);
         }
-        if let Some(slot) = self.leaves.get_mut(index as usize) {
-            *held += bytes;
-            *slot = Leaf::Held(transaction, source);
-        }
+        *held += bytes;
+        self.set_leaf(index, Leaf::Held(transaction, source));
         Ok(())
     }
 
     /// Empties a leaf that holds a transaction without proof.
     fn release(&mut self, index: u32) {
-        if let Some(slot) = self.leaves.get_mut(index as usize)
-            && let Leaf::Held(transaction, source) = slot
-        {
+        if let Some(Leaf::Held(transaction, source)) = self.leaves.get(index as usize) {
             if let Some(held) = self.held_bytes.get_mut(source) {
                 *held = held.saturating_sub(transaction.len() as u64);
             }
-            *slot = Leaf::Missing;
+            self.set_leaf(index, Leaf::Missing);
         }
     }
 
@@ -171,14 +167,11 @@ impl Job {
 
     pub(super) fn set_verified(&mut self, index: u32, transaction: Transaction) {
         self.release(index);
-        let Some(slot) = self.leaves.get_mut(index as usize) else {
-            return;
-        };
-        if matches!(slot, Leaf::Verified(_)) {
+        if index >= self.geometry.count() || matches!(self.leaf(index), Leaf::Verified(_)) {
             return;
         }
         self.body_bytes += transaction.len() as u64;
-        *slot = Leaf::Verified(transaction);
+        self.set_leaf(index, Leaf::Verified(transaction));
         self.verified_leaves += 1;
         self.news.push(News::LeafVerified(index));
         if self.body_bytes > u64::from(self.max_block_bytes) {

@@ -105,7 +105,7 @@ impl Engine {
         let mut entry = JobEntry::new(id, Job::new(start), draw, now);
         entry.asks.cold = self.mempool.len() < transactions as usize / 4;
         let chunks = entry.job.chunks.len() as u32;
-        self.jobs.insert(id, entry);
+        self.jobs.insert(id, Box::new(entry));
         self.jobs_by_hash.insert(block, id);
         self.events.push_back(Event::JobOpened {
             block,
@@ -270,7 +270,7 @@ impl Engine {
         let job = entry.job.with_count(geometry, bytes);
         let draw = self.random.random();
         let (cold, last_news, recounts) = (entry.asks.cold, entry.last_news, entry.recounts);
-        *entry = JobEntry::new(id, job, draw, now);
+        **entry = JobEntry::new(id, job, draw, now);
         entry.asks.cold = cold;
         entry.last_news = last_news;
         entry.recounts = recounts + 1;

@@ -105,11 +105,26 @@ impl Engine {
             .collect()
     }
 
-    pub(in crate::relay) fn wake_peers(&mut self, id: u16) {
-        let slots: Vec<u32> = match self.jobs.get(&id) {
-            Some(entry) => entry.peers.keys().copied().collect(),
-            None => return,
+    /// Whether a JOB_STATE may or must go to a peer now.
+    fn state_is_due(&self, entry: &JobEntry, slot: u32) -> bool {
+        let Some(session) = self.session(slot) else {
+            return false;
         };
+        let due = entry.state_deadline(slot, session.sent.rtt().smoothed());
+        due.is_some_and(|due| due <= self.now)
+    }
+
+    /// Wakes the peers of a job to whom something may go now.
+    pub(in crate::relay) fn wake_peers(&mut self, id: u16) {
+        let Some(entry) = self.jobs.get(&id) else {
+            return;
+        };
+        let slots: Vec<u32> = entry
+            .peers
+            .iter()
+            .filter(|(slot, peer)| peer.may_send() || self.state_is_due(entry, **slot))
+            .map(|(slot, _)| *slot)
+            .collect();
         slots.into_iter().for_each(|slot| self.wake(slot));
     }
 

@@ -98,7 +98,7 @@ impl Asks {
         if slot == asked {
             asks.push((slot, std::iter::once(0..1).collect()));
         } else {
-            self.assign(peers, 0, asked, slot, now, &mut asks);
+            self.assign(peers, 0, (asked, slot), now, &mut asks);
         }
         self.send_asks(peers, asks);
         self.wake_at(now + parent.patience() * 2);

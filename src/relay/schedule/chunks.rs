@@ -11,11 +11,8 @@ impl Asks {
         let (mut described, mut missing) = (0, 0);
         for (index, chunk) in (0..).zip(&job.chunks) {
             if chunk.is_described() && !chunk.done {
-                let leaves = job.chunk_leaves(index);
-                described += leaves.len();
-                missing += leaves
-                    .filter(|leaf| matches!(job.leaf(*leaf), Leaf::Missing))
-                    .count();
+                described += job.chunk_leaves(index).len();
+                missing += chunk.missing as usize;
             } else if chunk.done {
                 described += job.chunk_leaves(index).len();
             }
@@ -36,8 +33,7 @@ impl Asks {
                 continue;
             }
             let leaves = job.chunk_leaves(chunk);
-            let lacks = |leaf| matches!(job.leaf(leaf), Leaf::Missing);
-            if !leaves.clone().any(lacks)
+            if state.missing == 0
                 && let Some(node) = job.geometry.node(job.chunk_level(), chunk)
             {
                 // All is held and does not fold: some of it is false, and was no candidate of the tree; or
@@ -67,8 +63,7 @@ impl Asks {
                 }
                 continue;
             }
-            let missing = leaves.clone().filter(|leaf| lacks(*leaf)).count() as u32;
-            if missing.saturating_mul(expected) < ROW_FROM_BYTES {
+            if state.missing.saturating_mul(expected) < ROW_FROM_BYTES {
                 continue;
             }
             self.rows_asked[chunk as usize] = true;
