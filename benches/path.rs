@@ -56,6 +56,8 @@ impl End {
             max_down_bytes_per_s: None,
             max_datagram,
             max_peers: 4,
+            reserved_outbound: 0,
+            max_inbound_per_group: 8,
             max_mempool_bytes: 1_000_000,
             agent: "/bench/".to_owned(),
             lie: false,

@@ -53,6 +53,8 @@ fn engine(seed: u8, now: Time) -> Engine {
         max_down_bytes_per_s: None,
         max_datagram: 1_200,
         max_peers: 8,
+        reserved_outbound: 0,
+        max_inbound_per_group: 8,
         max_mempool_bytes: 300_000_000,
         agent: "/bench/".to_owned(),
         lie: false,

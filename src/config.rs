@@ -82,6 +82,10 @@ pub struct Config {
     pub store_bytes: u64,
     /// Bound of the sessions, inbound and outbound together.
     pub max_peers: u32,
+    /// Of these, slots that no inbound session gets.
+    pub reserved_outbound: u32,
+    /// Bound of the inbound sessions from one network group (/16 of IPv4, /32 of IPv6).
+    pub max_per_group: u32,
     /// How much peers may push unasked, 0 (announcement only) to 3 (all that may be missing).
     pub push_level: u8,
     /// What this node asks peers to stay below when they send to it, in kbit/s; `None`: no limit.
@@ -149,6 +153,14 @@ impl Config {
             max_mempool_bytes: u64::from(max_mempool_mb) * BYTES_PER_MB,
             store_bytes: u64::from(store_mb) * BYTES_PER_MB,
             max_peers: in_range("max-peers", options.max_peers, 64, 1, MAX_MAX_PEERS)?,
+            reserved_outbound: in_range(
+                "reserved-outbound",
+                options.reserved_outbound,
+                8,
+                0,
+                MAX_MAX_PEERS,
+            )?,
+            max_per_group: in_range("max-per-group", options.max_per_group, 8, 1, MAX_MAX_PEERS)?,
             push_level: in_range(
                 "push-level",
                 options.push_level,

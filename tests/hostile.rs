@@ -6,6 +6,7 @@ mod hostile {
     mod babble;
     mod floods;
     pub mod rig;
+    mod slots;
     pub mod truth;
 }
 

@@ -99,6 +99,14 @@ pub struct Options {
     #[arg(long, value_name = "COUNT")]
     pub max_peers: Option<u32>,
 
+    /// Keep so many of these sessions for peers that this node connects to, at most half [default: 8]
+    #[arg(long, value_name = "COUNT")]
+    pub reserved_outbound: Option<u32>,
+
+    /// Hold at most so many inbound sessions from one network group, /16 of IPv4 or /32 of IPv6 [default: 8]
+    #[arg(long, value_name = "COUNT")]
+    pub max_per_group: Option<u32>,
+
     /// What peers may send unasked: 0 announcement, 1 tree, 2 short ids, 3 missing transactions [default: 3]
     #[arg(long, value_name = "LEVEL")]
     pub push_level: Option<u8>,
@@ -227,6 +235,8 @@ impl Options {
             max_mempool_mb: self.max_mempool_mb.or(below.max_mempool_mb),
             store_mb: self.store_mb.or(below.store_mb),
             max_peers: self.max_peers.or(below.max_peers),
+            reserved_outbound: self.reserved_outbound.or(below.reserved_outbound),
+            max_per_group: self.max_per_group.or(below.max_per_group),
             push_level: self.push_level.or(below.push_level),
             max_up_mbit: self.max_up_mbit.or(below.max_up_mbit),
             max_down_mbit: self.max_down_mbit.or(below.max_down_mbit),

@@ -53,6 +53,8 @@ fn a_file_may_say_everything() {
         max-mempool-mb = 50
         store-mb = 100
         max-peers = 8
+        reserved-outbound = 2
+        max-per-group = 3
         push-level = 1
         max-up-mbit = 20
         max-down-mbit = 50

@@ -84,6 +84,8 @@ impl Stage {
             max_down_bytes_per_s: None,
             max_datagram: 1_472,
             max_peers: PEERS,
+            reserved_outbound: 0,
+            max_inbound_per_group: 8,
             max_mempool_bytes: 1_000_000,
             agent: "fuzzing".to_owned(),
             lie: false,

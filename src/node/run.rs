@@ -294,6 +294,8 @@ fn engine_config(config: &Config, network: Network, udp_port: u16, agent: &str) 
         max_down_bytes_per_s: config.max_down_kbit.map(bytes_per_s),
         max_datagram: MAX_DATAGRAM,
         max_peers: config.max_peers as usize,
+        reserved_outbound: config.reserved_outbound as usize,
+        max_inbound_per_group: config.max_per_group as usize,
         max_mempool_bytes: usize::try_from(config.max_mempool_bytes).unwrap_or(usize::MAX),
         agent: agent.to_owned(),
         lie: config.test.test_lie,

@@ -72,6 +72,11 @@ pub struct EngineConfig {
     pub max_datagram: u16,
     /// Sessions at once, inbound and outbound together.
     pub max_peers: usize,
+    /// Of these, slots that no inbound session gets; at most half of them count.
+    pub reserved_outbound: usize,
+    /// Inbound sessions at once from one network group (the first 16 bits of an IPv4 address, 32 of an IPv6
+    /// address). Loopback addresses are in no group.
+    pub max_inbound_per_group: usize,
     /// Bound of the transaction cache, in bytes.
     pub max_mempool_bytes: usize,
     /// Name and version told to peers, at most 64 printable ASCII bytes.

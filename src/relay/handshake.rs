@@ -3,13 +3,13 @@
 
 use rand::RngExt;
 
+use super::Engine;
 use super::event::{Event, Initiator};
 use super::probe::Probes;
 use super::session::{
     Answer, HANDSHAKE_TIMEOUT, KEEPALIVE, MAX_PROBES, PATH_RETRY, Phase, Route, Session,
 };
 use super::stats::Refusal;
-use super::{Engine, MAX_EAGER};
 use crate::wire::{
     DEFAULT_MAX_DATAGRAM, Disconnect, DisconnectReason, MacKey, Message, PROTOCOL_VERSION,
     ParameterList, Parameters, Pong, Version, VersionAck, WireError,
@@ -18,15 +18,7 @@ use crate::wire::{
 impl Engine {
     /// Sends BTVERSION, and reserves an eager place for the peer if there is one.
     pub(super) fn send_version(&mut self, slot: u32) {
-        let eager = self
-            .sessions
-            .iter()
-            .flatten()
-            .filter(|session| session.eager)
-            .count();
-        if let Some(session) = self.session_mut(slot) {
-            session.eager = eager < MAX_EAGER;
-        }
+        self.take_eager_place(slot);
         let parameters = self.parameters_for(slot);
         let pairs = parameters.pairs();
         let tip = self.judge.tip();
@@ -427,29 +419,6 @@ impl Engine {
         }
         if session.eager {
             self.fill_eager_places();
-        }
-    }
-
-    /// Gives free eager places to sessions that have none, the longest established first.
-    pub(super) fn fill_eager_places(&mut self) {
-        let eager = self
-            .sessions
-            .iter()
-            .flatten()
-            .filter(|session| session.eager)
-            .count();
-        let mut free = MAX_EAGER.saturating_sub(eager);
-        for slot in self.established() {
-            if free == 0 {
-                return;
-            }
-            if let Some(session) = self.session_mut(slot)
-                && !session.eager
-            {
-                session.eager = true;
-                free -= 1;
-                self.send_parameters(slot);
-            }
         }
     }
 }

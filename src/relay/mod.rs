@@ -14,6 +14,7 @@
 //! # Where things are
 //!
 //! - `session`, `handshake`, `probe`: one peer, from its first byte to its last
+//! - `slots`: who may have a session, and who makes room
 //! - `filter`: what a datagram has to pass before anything looks at it
 //! - `loss`, `pacing`: which datagrams arrived, and when the next may go
 //! - `job`, `assemble`: what is known of one block; `peer`: what one peer has and wants of it
@@ -40,6 +41,7 @@ mod poll;
 mod probe;
 mod schedule;
 mod session;
+mod slots;
 mod snapshot;
 mod stats;
 
@@ -79,6 +81,8 @@ pub struct Engine {
     random: StdRng,
     /// The nonce of BTVERSION: tells a connection to oneself, and two to the same node.
     node_nonce: u64,
+    /// What the secret draw between network groups is keyed with.
+    group_keys: [u64; 2],
     now: Time,
     sessions: Vec<Option<Box<Session>>>,
     generation: u32,
@@ -110,6 +114,7 @@ impl Engine {
         let mempool = Mempool::new(config.max_mempool_bytes, [random.random(), random.random()]);
         Self {
             node_nonce: random.random(),
+            group_keys: [random.random(), random.random()],
             config,
             judge,
             random,
@@ -130,7 +135,8 @@ impl Engine {
         }
     }
 
-    /// A control connection was made. `None` if there are as many sessions as may be; close it then.
+    /// A control connection was made. `None` if there is no slot for it, and none that it may take from another;
+    /// close it then.
     pub fn handle_connected(
         &mut self,
         now: Time,
@@ -138,9 +144,7 @@ impl Engine {
         remote: SocketAddr,
     ) -> Option<SessionId> {
         self.now = now;
-        let limit = self.config.max_peers.min(MAX_SESSIONS);
-        let live = self.sessions.iter().flatten().count();
-        if live >= limit {
+        if !self.admit(initiator, remote.ip()) {
             return None;
         }
         let slot = match self.sessions.iter().position(Option::is_none) {

@@ -238,8 +238,8 @@ pub(crate) struct Session {
     pub params: Parameters,
     /// We asked the peer for full first flights.
     pub eager: bool,
-    /// When it last delivered a chunk first.
-    pub delivered_first: Option<Time>,
+    /// Chunks that its data completed.
+    pub chunks_delivered: u64,
 
     /// Jobs by the ids that the peer assigned: our ids.
     pub their_jobs: BTreeMap<u16, u16>,
@@ -306,7 +306,7 @@ impl Session {
             peer_max_datagram: DEFAULT_MAX_DATAGRAM,
             params: Parameters::default(),
             eager: false,
-            delivered_first: None,
+            chunks_delivered: 0,
             their_jobs: BTreeMap::new(),
             answers: VecDeque::new(),
             control: BytesMut::new(),

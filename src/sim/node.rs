@@ -41,6 +41,8 @@ impl Default for NodeOptions {
                 max_down_bytes_per_s: None,
                 max_datagram: 1_472,
                 max_peers: 64,
+                reserved_outbound: 0,
+                max_inbound_per_group: 64,
                 max_mempool_bytes: 300_000_000,
                 agent: String::from("/sim/"),
                 lie: false,

@@ -210,12 +210,11 @@ impl Engine {
     }
 
     pub(in crate::relay) fn note_delivery(&mut self, source: Source) {
-        let now = self.now;
         if let Source::Peer(session) | Source::Mempool(session) = source
             && let Some(slot) = self.live(session)
             && let Some(session) = self.session_mut(slot)
         {
-            session.delivered_first.get_or_insert(now);
+            session.chunks_delivered += 1;
         }
     }
 
@@ -247,14 +246,11 @@ impl Engine {
             .flatten()
             .filter(|session| session.eager && session.is_established())
             .map(|session| session.id.slot)
+            .filter(|slot| !self.keeps_eager_place(*slot, best))
             .find(|slot| delivered.iter().all(|(known, _)| known != slot));
         if let Some(idle) = idle {
-            for (slot, eager) in [(idle, false), (best, true)] {
-                if let Some(session) = self.session_mut(slot) {
-                    session.eager = eager;
-                }
-                self.send_parameters(slot);
-            }
+            self.set_eager(idle, false);
+            self.set_eager(best, true);
         }
     }
 }
