@@ -20,8 +20,16 @@
 
 pub mod answer;
 pub mod backoff;
+pub mod conf;
 pub mod error;
+pub mod find;
+pub mod notice;
 pub mod rpc;
+pub mod zmq;
+pub mod zmtp;
 
 pub use error::RpcError;
+pub use find::{Finding, Found, find};
+pub use notice::{Notice, SequenceEvent, Topic};
 pub use rpc::{Credentials, Rpc};
+pub use zmq::{Zmq, ZmqEvent};
