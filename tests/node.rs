@@ -190,6 +190,60 @@ fn a_node_answers_and_stops_when_told() {
     assert!(text(&gone.stderr).contains("no node runs for network regtest in"));
 }
 
+#[test]
+fn an_ended_session_leaves_nothing_behind() {
+    let roots = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let mut first = Node::start(roots[0].path(), &["--max-peers", "2"]);
+    // A connection to oneself takes both places, and gives both back.
+    for _ in 0..3 {
+        first.call(&["addnode", &first.control, "onetry"]);
+        first.event("session_down");
+        first.event("session_down");
+        assert_eq!(first.call(&["getpeerinfo"]), serde_json::json!([]));
+    }
+    let second = Node::start(roots[1].path(), &[]);
+    for _ in 0..3 {
+        first.call(&["addnode", &second.control, "onetry"]);
+        let session = first.event("session")["session"].to_string();
+        assert_eq!(first.call(&["getnetworkinfo"])["connections"], 1);
+        first.call(&["disconnectnode", "", &session]);
+        first.event("session_down");
+        assert_eq!(first.call(&["getpeerinfo"]), serde_json::json!([]));
+    }
+}
+
+#[test]
+fn whoever_dials_the_wrong_place_is_told_what_is_wrong() {
+    let roots = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
+    let first = Node::start(roots[0].path(), &[]);
+    let file = roots[0].path().join("regtest/node.json");
+    let addresses: Value = serde_json::from_slice(&std::fs::read(&file).unwrap()).unwrap();
+    let rpc = addresses["rpc"].as_str().unwrap();
+    for (target, says) in [
+        (
+            first.control.as_str(),
+            "another Bitcoin network; check --network",
+        ),
+        (
+            rpc,
+            "no control port of a blocktorrent node; check the port",
+        ),
+    ] {
+        let more = ["--network", "signet", "--connect", target];
+        let mut second = Node::start_bare(roots[1].path(), &more);
+        // The second attempt comes after the first was told.
+        for _ in 0..2 {
+            assert_eq!(second.event("session_down")["established"], false);
+        }
+        let folder = second.folder.as_str();
+        let stop = ["cli", "--datadir", folder, "--network", "signet", "stop"];
+        assert!(program(&stop).output().unwrap().status.success());
+        let (_, log) = second.end();
+        assert_eq!(log.matches(says).count(), 1, "{log}");
+        assert!(log.contains(" WARN ") && log.contains(target), "{log}");
+    }
+}
+
 #[cfg(unix)]
 #[test]
 fn sigterm_ends_a_node_cleanly_and_a_killed_one_leaves_no_trouble() {

@@ -9,11 +9,11 @@ use bytes::{BufMut, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 
 use super::control::{
-    CloseReason, ConnectionId, ControlIn, Direction, Outgoing, Pressure, Shared, Writer,
+    CloseReason, ConnectionId, ControlIn, Direction, Outgoing, Pressure, Shared, Verdict, Writer,
 };
 use super::emulate::{SEGMENT_BYTES, SharedUplink, StreamFate};
 use super::held::Held;
@@ -36,18 +36,19 @@ const MAX_LINGER_BYTES: usize = 1 << 20;
 /// stream waits.
 const MAX_HELD_BYTES: usize = 8 << 20;
 
-/// Runs a connection from `Connected` to `Closed`. Returns early if the engine is gone.
+/// Runs a connection from `Connected` to `Closed`. Returns early if the engine is gone. What it gives brings what
+/// the engine's side says of the connection when it drops the writer, which it does once it hears of the end.
 pub(super) async fn run(
     shared: Arc<Shared>,
     id: ConnectionId,
     mut stream: TcpStream,
     remote: SocketAddr,
     direction: Direction,
-) {
+) -> oneshot::Receiver<Verdict> {
     let _open = shared.opened();
     // Control messages are small and waited for; without it they would wait for acknowledgements.
     stream.set_nodelay(true).ok();
-    let (writer, outgoing) = Writer::channel();
+    let (writer, outgoing, verdict) = Writer::channel();
     let connected = ControlIn::Connected {
         id,
         remote,
@@ -55,7 +56,7 @@ pub(super) async fn run(
         writer,
     };
     if shared.events.send(connected).await.is_err() {
-        return;
+        return verdict;
     }
     let (mut reader, write_half) = stream.split();
     let reason = tokio::select! {
@@ -71,6 +72,7 @@ pub(super) async fn run(
         .send(ControlIn::Closed { id, reason })
         .await
         .ok();
+    verdict
 }
 
 /// Hands what the peer sends to the engine, as fast as the engine takes it.

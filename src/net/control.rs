@@ -71,6 +71,18 @@ pub enum CloseReason {
     Failed(io::ErrorKind),
 }
 
+/// What became of a connection, in the judgement of the engine's side: what whoever dialled goes by.
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum Verdict {
+    /// There was a session, or no blame is due: the next attempt may come as after any loss.
+    #[default]
+    Ended,
+    /// No session came of it, and the text says why, and what to do. It may be otherwise later.
+    Refused(&'static str),
+    /// It never makes sense to connect there, and the text says why.
+    Never(&'static str),
+}
+
 /// What the engine's thread receives. For each id: one `Connected`, then any of the others, then one
 /// `Closed`. After it has dropped the writer of an id it may still see some `Bytes` of it.
 #[derive(Debug)]
@@ -113,18 +125,21 @@ pub enum ControlIn {
 pub struct Writer {
     sender: mpsc::Sender<Bytes>,
     pressure: Arc<Pressure>,
+    verdict: oneshot::Sender<Verdict>,
     _alive: oneshot::Sender<()>,
 }
 
 impl Writer {
-    /// A writer and the end that its connection reads.
-    pub(super) fn channel() -> (Self, Outgoing) {
+    /// A writer, the end that its connection reads, and what the engine's side says when it drops the writer.
+    pub(super) fn channel() -> (Self, Outgoing, oneshot::Receiver<Verdict>) {
         let (sender, messages) = mpsc::channel(MAX_WRITE_MESSAGES);
         let (alive, dropped) = oneshot::channel();
+        let (verdict, judged) = oneshot::channel();
         let pressure = Arc::new(Pressure::default());
         let writer = Self {
             sender,
             pressure: Arc::clone(&pressure),
+            verdict,
             _alive: alive,
         };
         let outgoing = Outgoing {
@@ -132,7 +147,13 @@ impl Writer {
             pressure,
             dropped,
         };
-        (writer, outgoing)
+        (writer, outgoing, judged)
+    }
+
+    /// Closes the connection as dropping does, and tells whoever dialled what became of it.
+    pub fn close(self, verdict: Verdict) {
+        // An inbound connection has nobody who listens.
+        self.verdict.send(verdict).ok();
     }
 
     /// Whether a message would be taken. If not, a [`ControlIn::Room`] follows when half of the
@@ -365,7 +386,13 @@ impl ControlHub {
         let (stream, remote) = dial::connect(&self.0, target).await?;
         let id = self.0.new_id();
         let run = connection::run(Arc::clone(&self.0), id, stream, remote, Direction::Outbound);
-        self.0.runtime.spawn(run);
+        let target = target.to_owned();
+        self.0.runtime.spawn(async move {
+            let verdict = run.await.await.unwrap_or_default();
+            if let Verdict::Refused(reason) | Verdict::Never(reason) = verdict {
+                tracing::warn!(peer = target, reason, "no session");
+            }
+        });
         Ok(id)
     }
 

@@ -346,6 +346,38 @@ async fn a_kept_target_is_connected_once_it_is_there_and_again_after_it_went() {
 }
 
 #[tokio::test]
+async fn a_target_that_never_makes_sense_is_given_up() {
+    let (client, mut at_client) = ControlHub::new(HubOptions::new(Clock::start()));
+    let (_server, address, mut at_server) = plain();
+    let target = address.to_string();
+    client.keep_connected(&target).expect("it is an address");
+    let (_, _, writer) = connected(&mut at_client).await;
+    writer.close(Verdict::Refused("not now"));
+    closed(&mut at_client).await;
+    let (_, _, writer) = connected(&mut at_client).await;
+    let _both = [
+        connected(&mut at_server).await,
+        // What the first connection brought comes before the second.
+        loop {
+            match soon(at_server.recv()).await {
+                Some(ControlIn::Connected {
+                    id, remote, writer, ..
+                }) => break (id, remote, writer),
+                Some(_) => {}
+                None => panic!("the hub is gone"),
+            }
+        },
+    ];
+    writer.close(Verdict::Never("never"));
+    let given_up = async {
+        while !client.kept().is_empty() {
+            tokio::task::yield_now().await;
+        }
+    };
+    soon(given_up).await;
+}
+
+#[tokio::test]
 async fn a_stopped_hub_takes_and_makes_no_connections() {
     let (hub, address, _events) = plain();
     hub.stop();

@@ -12,8 +12,9 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
-use super::control::{Direction, Shared};
+use super::control::{Direction, Shared, Verdict};
 use super::{canonical, connection};
+use crate::time::Time;
 
 /// How long one attempt to connect may take, name look-up included: what three losses of the first
 /// packet cost, after which another attempt later is the better bet.
@@ -31,6 +32,9 @@ pub const FIRST_PAUSE: Duration = Duration::from_millis(100);
 pub const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// A connection that lasted this long was a success: the pauses start again from the first.
 pub const STABLE_TIME: Duration = Duration::from_secs(30);
+/// Between two warnings of the same trouble with one peer: an operator learns of it at once, and is reminded
+/// without having the log filled.
+pub const REMINDER_TIME: Duration = Duration::from_secs(3_600);
 
 /// A connection that could not be opened; its display is one line that says what to do.
 #[derive(Debug)]
@@ -53,7 +57,7 @@ impl fmt::Display for ConnectError {
                 "no answer within {} s; check the address and the firewalls between",
                 CONNECT_TIME.as_secs()
             ),
-            _ => write!(formatter, "{}", self.source),
+            _ => write!(formatter, "{}; check the address", self.source),
         }
     }
 }
@@ -173,6 +177,7 @@ pub(super) fn keep(shared: &Arc<Shared>, target: &str) -> Result<(), KeepError> 
 async fn dial(shared: Arc<Shared>, target: String, mut forgotten: oneshot::Receiver<()>) {
     let clock = shared.options.clock;
     let mut backoff = Backoff::new(rand::make_rng());
+    let mut trouble = Trouble::default();
     loop {
         let attempt = tokio::select! {
             _ = &mut forgotten => return,
@@ -182,12 +187,22 @@ async fn dial(shared: Arc<Shared>, target: String, mut forgotten: oneshot::Recei
             Ok((stream, remote)) => {
                 let began = clock.now();
                 let id = shared.new_id();
-                connection::run(Arc::clone(&shared), id, stream, remote, Direction::Outbound).await;
+                let run =
+                    connection::run(Arc::clone(&shared), id, stream, remote, Direction::Outbound);
+                match run.await.await.unwrap_or_default() {
+                    Verdict::Ended => trouble.is_over(),
+                    Verdict::Refused(reason) => trouble.tell(clock.now(), &target, reason),
+                    Verdict::Never(reason) => {
+                        tracing::warn!(peer = target, reason, "not tried again");
+                        shared.state().kept.remove(&target);
+                        return;
+                    }
+                }
                 if clock.now() - began >= STABLE_TIME {
                     backoff.reset();
                 }
             }
-            Err(error) => tracing::debug!(%error, "will try again"),
+            Err(error) => trouble.tell(clock.now(), &target, &error.to_string()),
         }
         if shared.events.is_closed() {
             return;
@@ -196,6 +211,40 @@ async fn dial(shared: Arc<Shared>, target: String, mut forgotten: oneshot::Recei
             _ = &mut forgotten => return,
             () = sleep(backoff.pause()) => {}
         }
+    }
+}
+
+/// What the log has been told of a peer that can't be had.
+#[derive(Debug, Default)]
+struct Trouble {
+    last: Option<(Time, String)>,
+}
+
+impl Trouble {
+    /// Warns of what is new, and again after [`REMINDER_TIME`].
+    fn tell(&mut self, now: Time, target: &str, reason: &str) {
+        if self.is_due(now, reason) {
+            tracing::warn!(peer = target, reason, "no session; will keep trying");
+        } else {
+            tracing::debug!(peer = target, reason, "no session");
+        }
+    }
+
+    /// Whether a warning is due; it counts as given.
+    fn is_due(&mut self, now: Time, reason: &str) -> bool {
+        let told = self
+            .last
+            .as_ref()
+            .is_some_and(|(time, last)| last == reason && now.since(*time) < REMINDER_TIME);
+        if !told {
+            self.last = Some((now, reason.to_owned()));
+        }
+        !told
+    }
+
+    /// There was a session: what comes next is new.
+    fn is_over(&mut self) {
+        self.last = None;
     }
 }
 
@@ -249,6 +298,18 @@ mod tests {
         }
         backoff.reset();
         assert!(backoff.pause() <= FIRST_PAUSE);
+    }
+
+    #[test]
+    fn trouble_is_told_when_it_is_new_and_then_rarely() {
+        let mut trouble = Trouble::default();
+        let at = |seconds: u64| Time::from_unix_seconds(1_000 + seconds);
+        assert!(trouble.is_due(at(0), "refused"));
+        assert!(!trouble.is_due(at(3_599), "refused"));
+        assert!(trouble.is_due(at(3_600), "refused"));
+        assert!(trouble.is_due(at(3_601), "other network"));
+        trouble.is_over();
+        assert!(trouble.is_due(at(3_602), "other network"));
     }
 
     #[test]

@@ -38,7 +38,8 @@ use std::net::{IpAddr, SocketAddr};
 pub use bound::{BoundUdp, BufferShortfall, UdpOptions};
 pub use clock::Clock;
 pub use control::{
-    BoundControl, CloseReason, ConnectionId, ControlHub, ControlIn, Direction, HubOptions, Writer,
+    BoundControl, CloseReason, ConnectionId, ControlHub, ControlIn, Direction, HubOptions, Verdict,
+    Writer,
 };
 pub use emulate::{LinkOptions, SharedUplink, Uplink};
 pub use timer::Timer;

@@ -22,9 +22,10 @@ use super::events::{News, Stamped};
 use super::headers::HeaderBook;
 use super::stop::Stop;
 use crate::net::udp::{Flush, PushError};
-use crate::net::{Clock, ConnectionId, ControlIn, Direction, Timer, UdpPort, Writer};
+use crate::net::{Clock, ConnectionId, ControlIn, Direction, Timer, UdpPort, Verdict, Writer};
 use crate::relay::{Engine, Event, Initiator, SessionId, WakeReason};
 use crate::time::Time;
+use crate::wire::{self, Disconnect, DisconnectReason, Message};
 
 /// Control events and commands taken in one turn before the engine's output is sent.
 const MAX_INPUTS: usize = 32;
@@ -65,6 +66,15 @@ struct Connection {
     writer: Writer,
 }
 
+/// One session as the engine's thread sees it.
+#[derive(Clone, Copy, Debug)]
+struct Known {
+    connection: ConnectionId,
+    remote: SocketAddr,
+    /// Whether its handshake was done.
+    up: bool,
+}
+
 /// The engine and all that it is driven with.
 pub struct Driver {
     engine: Engine,
@@ -73,7 +83,7 @@ pub struct Driver {
     port: UdpPort,
     timer: Timer,
     connections: BTreeMap<ConnectionId, Connection>,
-    sessions: BTreeMap<SessionId, (ConnectionId, SocketAddr)>,
+    sessions: BTreeMap<SessionId, Known>,
     chunks: BTreeMap<Hash, u32>,
     outputs: Outputs,
     dropped: u64,
@@ -204,10 +214,17 @@ impl Driver {
                     Direction::Inbound => Initiator::Inbound,
                     Direction::Outbound => Initiator::Outbound,
                 };
-                // Without a session the writer is dropped here, which closes the connection.
-                if let Some(session) = self.engine.handle_connected(now, initiator, remote) {
-                    self.connections.insert(id, Connection { session, writer });
-                    self.sessions.insert(session, (id, remote));
+                match self.engine.handle_connected(now, initiator, remote) {
+                    Some(session) => {
+                        self.connections.insert(id, Connection { session, writer });
+                        let known = Known {
+                            connection: id,
+                            remote,
+                            up: false,
+                        };
+                        self.sessions.insert(session, known);
+                    }
+                    None => refuse(writer, initiator),
                 }
             }
             ControlIn::Bytes { id, bytes } => {
@@ -217,7 +234,8 @@ impl Driver {
             }
             ControlIn::Room { id } => self.write_control(id),
             ControlIn::Closed { id, .. } => {
-                if let Some(connection) = self.connections.remove(&id) {
+                // Every session ends with one event, which lets go of the connection.
+                if let Some(connection) = self.connections.get(&id) {
                     self.engine.handle_disconnected(now, connection.session);
                 }
             }
@@ -253,10 +271,10 @@ impl Driver {
                 reply.send(counters).ok();
             }
             Command::Disconnect { peer, reply } => {
-                let named = |(session, (_, remote)): (&SessionId, &(ConnectionId, SocketAddr))| {
+                let named = |(session, known): (&SessionId, &Known)| {
                     let is_named = match peer {
                         PeerName::Number(number) => session.as_number() == number,
-                        PeerName::Address(address) => *remote == address,
+                        PeerName::Address(address) => known.remote == address,
                     };
                     is_named.then_some(*session)
                 };
@@ -275,8 +293,8 @@ impl Driver {
             self.handle_event(event);
         }
         while let Some(session) = self.engine.poll_control_ready() {
-            if let Some((id, _)) = self.sessions.get(&session) {
-                self.write_control(*id);
+            if let Some(known) = self.sessions.get(&session) {
+                self.write_control(known.connection);
             }
         }
         self.send_datagrams()
@@ -289,11 +307,16 @@ impl Driver {
             }
             self.chunks.insert(*block, *chunks);
         }
+        if let Event::SessionUp { session, .. } = &event
+            && let Some(known) = self.sessions.get_mut(session)
+        {
+            known.up = true;
+        }
         if self.outputs.every_chunk || !matches!(event, Event::ChunkVerified { .. }) {
             self.tell(&event);
         }
         match event {
-            Event::SessionDown { session, .. } => self.close(session),
+            Event::SessionDown { session, code, .. } => self.close(session, code),
             // A block of this side goes to the disk with whoever handed it in.
             Event::BlockComplete {
                 block,
@@ -313,11 +336,12 @@ impl Driver {
     }
 
     fn tell(&mut self, event: &Event) {
-        let name = |session: SessionId| self.sessions.get(&session).map(|(_, remote)| *remote);
+        let name = |session: SessionId| self.sessions.get(&session).map(|known| known.remote);
+        let was_up = |session: SessionId| self.sessions.get(&session).is_some_and(|it| it.up);
         let chunks = |block: &Hash| self.chunks.get(block).copied();
         let stamped = Stamped {
             time: self.clock.now(),
-            news: News::new(event, name, chunks),
+            news: News::new(event, name, was_up, chunks),
             dropped_before: self.dropped,
         };
         match self.outputs.news.try_send(stamped) {
@@ -326,11 +350,18 @@ impl Driver {
         }
     }
 
-    /// Writes what is left for an ended session, and closes its connection.
-    fn close(&mut self, session: SessionId) {
-        if let Some((id, _)) = self.sessions.remove(&session) {
-            self.write_control(id);
-            self.connections.remove(&id);
+    /// Writes what is left for an ended session, closes its connection, and lets the engine forget it: what
+    /// the connection brings from now on is nobody's.
+    fn close(&mut self, session: SessionId, code: Option<DisconnectReason>) {
+        if let Some(known) = self.sessions.remove(&session) {
+            self.write_control(known.connection);
+            if let Some(connection) = self.connections.remove(&known.connection) {
+                connection.writer.close(match known.up {
+                    true => Verdict::Ended,
+                    false => verdict(code),
+                });
+            }
+            self.engine.handle_disconnected(self.clock.now(), session);
         }
     }
 
@@ -372,4 +403,51 @@ impl Driver {
         }
         true
     }
+}
+
+/// Closes a connection for which there is no session. An inbound peer is told why.
+fn refuse(writer: Writer, initiator: Initiator) {
+    if initiator == Initiator::Inbound {
+        let farewell = Message::Disconnect(Disconnect {
+            reason: DisconnectReason::TooManyPeers,
+            text: "too many peers",
+        });
+        let mut bytes = vec![0; farewell.frame_len()];
+        if farewell
+            .write_frame(&mut wire::Writer::new(&mut bytes))
+            .is_ok()
+        {
+            // An empty queue takes it, unless the connection has ended.
+            writer.try_send(bytes.into()).ok();
+        }
+    }
+    writer.close(Verdict::Refused(
+        "there are as many sessions as max-peers allows; raise it, or end one",
+    ));
+}
+
+/// What an operator should know of an end before the handshake was done, by the reason on the wire.
+fn verdict(code: Option<DisconnectReason>) -> Verdict {
+    Verdict::Refused(match code {
+        Some(DisconnectReason::Oneself) => return Verdict::Never("it is this node itself"),
+        // The other connection to that node is the one that is kept.
+        Some(DisconnectReason::DuplicateConnection | DisconnectReason::Shutdown) => {
+            return Verdict::Ended;
+        }
+        Some(DisconnectReason::Network) => {
+            "it relays another Bitcoin network; check --network on both sides, and the port"
+        }
+        Some(DisconnectReason::Version) => {
+            "it speaks no protocol version that this node does; update the older of the two"
+        }
+        Some(DisconnectReason::TooManyPeers) => "it has no place for another peer",
+        Some(DisconnectReason::None) => "it was disconnected before its handshake was done",
+        Some(DisconnectReason::Timeout) => {
+            "no handshake in time; check that it is the control port of a blocktorrent node"
+        }
+        Some(_) => "what answers there is no control port of a blocktorrent node; check the port",
+        None => {
+            "closed before the handshake; check that it is the control port of a blocktorrent node, and that it has room for a peer"
+        }
+    })
 }

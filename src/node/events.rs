@@ -7,7 +7,7 @@
 //! | --- | --- |
 //! | `ready` | `control data rpc`: the addresses listened on |
 //! | `session` | `session addr agent`: a handshake is done |
-//! | `session_down` | `session addr reason` |
+//! | `session_down` | `session addr reason established`: whether its handshake had been done |
 //! | `path` | `session addr udp`: data goes over UDP from now on, or no longer |
 //! | `addresses` | `session addr count`: a peer told of other nodes |
 //! | `job` | `job height transactions chunks from` |
@@ -62,6 +62,7 @@ pub enum News {
         session: u64,
         addr: Option<SocketAddr>,
         reason: &'static str,
+        established: bool,
     },
     /// Data goes another way.
     Path {
@@ -123,18 +124,24 @@ fn as_microseconds<S: serde::Serializer>(
 }
 
 impl News {
-    /// What the engine says, with sessions named by `name`, in a block of `chunks`.
+    /// What the engine says, with sessions named by `name`, of which those that `was_up` says were established,
+    /// in a block of `chunks`.
     pub fn new(
         event: &Event,
         name: impl Fn(SessionId) -> Option<SocketAddr>,
+        was_up: impl Fn(SessionId) -> bool,
         chunks: impl Fn(&Hash) -> Option<u32>,
     ) -> Self {
-        Self::of_session(event, &name)
+        Self::of_session(event, &name, was_up)
             .or_else(|| Self::of_block(event, &name, chunks))
             .expect("every event is of a session or of a block")
     }
 
-    fn of_session(event: &Event, name: &impl Fn(SessionId) -> Option<SocketAddr>) -> Option<Self> {
+    fn of_session(
+        event: &Event,
+        name: &impl Fn(SessionId) -> Option<SocketAddr>,
+        was_up: impl Fn(SessionId) -> bool,
+    ) -> Option<Self> {
         let of = |session: &SessionId| (session.as_number(), name(*session));
         Some(match event {
             Event::SessionUp { session, agent } => {
@@ -145,12 +152,16 @@ impl News {
                     agent,
                 }
             }
-            Event::SessionDown { session, reason } => {
+            Event::SessionDown {
+                session, reason, ..
+            } => {
+                let established = was_up(*session);
                 let (session, addr) = of(session);
                 Self::SessionDown {
                     session,
                     addr,
                     reason,
+                    established,
                 }
             }
             Event::PathChanged { session, udp } => {
@@ -281,48 +292,85 @@ impl Stamped {
 
     /// A line of the log, at a level that a peer can't drive up.
     pub fn log(&self) {
-        match &self.news {
-            News::Ready { control, data, rpc } => {
+        self.news.log_session();
+        self.news.log_block();
+        if self.dropped_before > 0 {
+            tracing::warn!(
+                count = self.dropped_before,
+                "events were lost before this one"
+            );
+        }
+    }
+}
+
+impl News {
+    fn log_session(&self) {
+        match self {
+            Self::Ready { control, data, rpc } => {
                 tracing::info!(%control, %data, %rpc, "listening");
             }
-            News::Session {
+            Self::Session {
                 session,
                 addr,
                 agent,
             } => tracing::info!(session, peer = shown(addr), agent, "session is up"),
-            News::SessionDown {
+            Self::SessionDown {
                 session,
                 addr,
                 reason,
+                established: true,
             } => tracing::info!(session, peer = shown(addr), reason, "session has ended"),
-            News::Path { session, addr, udp } => {
+            // Whoever dialled tells more of it, and anyone may dial this node.
+            Self::SessionDown {
+                session,
+                addr,
+                reason,
+                ..
+            } => tracing::debug!(
+                session,
+                peer = shown(addr),
+                reason,
+                "refused before the handshake was done"
+            ),
+            Self::Path { session, addr, udp } => {
                 tracing::debug!(session, peer = shown(addr), udp, "path has changed");
             }
-            News::Addresses {
+            Self::Addresses {
                 session,
                 addr,
                 count,
             } => tracing::debug!(session, peer = shown(addr), count, "told of other nodes"),
-            News::Job {
+            Self::Refused {
+                session,
+                addr,
+                reason,
+                score,
+            } => tracing::debug!(session, peer = shown(addr), reason, score, "refused"),
+            _ => {}
+        }
+    }
+
+    /// One line for a block that comes whole; its beginning and its end are for those who look closer.
+    fn log_block(&self) {
+        match self {
+            Self::Job {
                 job,
                 height,
                 transactions,
                 chunks,
                 from,
-            } => tracing::info!(
+            } => tracing::debug!(
                 block = job,
                 height,
                 transactions,
                 chunks,
                 from,
-                "job is open"
+                "a block has been announced"
             ),
-            News::Chunk {
+            Self::Chunk {
                 job, chunk, from, ..
-            } => {
-                tracing::trace!(block = job, chunk, from, "chunk is verified");
-            }
-            News::Complete {
+            } => tracing::trace!(block = job, chunk, from, "a chunk is verified"),
+            Self::Complete {
                 job,
                 height,
                 bytes,
@@ -330,23 +378,15 @@ impl Stamped {
                 local,
             } => {
                 let ms = elapsed.as_secs_f64() * 1e3;
-                tracing::info!(block = job, height, bytes, ms, local, "block is whole");
+                match local {
+                    true => tracing::info!(block = job, height, bytes, "relaying our block"),
+                    false => tracing::info!(block = job, height, bytes, ms, "block is whole"),
+                }
             }
-            News::Closed { job, reason } => {
-                tracing::info!(block = job, reason, "job is closed");
+            Self::Closed { job, reason } => {
+                tracing::debug!(block = job, reason, "relaying of a block has ended");
             }
-            News::Refused {
-                session,
-                addr,
-                reason,
-                score,
-            } => tracing::debug!(session, peer = shown(addr), reason, score, "refused"),
-        }
-        if self.dropped_before > 0 {
-            tracing::warn!(
-                count = self.dropped_before,
-                "events were lost before this one"
-            );
+            _ => {}
         }
     }
 }

@@ -9,7 +9,7 @@ use bytes::Bytes;
 use super::stats::Refusal;
 use crate::merkle::Hash;
 use crate::time::Time;
-use crate::wire::PeerAddress;
+use crate::wire::{DisconnectReason, PeerAddress};
 
 /// Names one control connection for as long as the engine knows it.
 ///
@@ -168,6 +168,8 @@ pub enum Event {
         session: SessionId,
         /// Why, in a word or two.
         reason: &'static str,
+        /// The reason that one side gave the other on the wire, if one did.
+        code: Option<DisconnectReason>,
     },
     /// The UDP path of a session was proven in both directions, or was lost.
     PathChanged {

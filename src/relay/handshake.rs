@@ -401,11 +401,21 @@ impl Engine {
         self.events.push_back(Event::SessionDown {
             session: id,
             reason: text,
+            code: Some(reason),
         });
     }
 
-    /// Forgets a session.
+    /// DISCONNECT of the peer.
+    pub(super) fn take_disconnect(&mut self, slot: u32, reason: DisconnectReason) {
+        self.forget_session(slot, reason.name(), Some(reason));
+    }
+
+    /// Forgets a session whose connection is gone.
     pub(super) fn drop_session(&mut self, slot: u32, reason: &'static str) {
+        self.forget_session(slot, reason, None);
+    }
+
+    fn forget_session(&mut self, slot: u32, reason: &'static str, code: Option<DisconnectReason>) {
         let Some(session) = self.sessions.get_mut(slot as usize).and_then(Option::take) else {
             return;
         };
@@ -415,6 +425,7 @@ impl Engine {
             self.events.push_back(Event::SessionDown {
                 session: session.id,
                 reason,
+                code,
             });
         }
         if session.eager {

@@ -48,7 +48,7 @@ impl Engine {
         match Message::decode(kind, body) {
             Ok(Some(Message::Version(version))) => self.take_version(slot, &version),
             Ok(Some(Message::VersionAck(ack))) => self.take_version_ack(slot, &ack),
-            Ok(Some(Message::Disconnect(_))) => self.drop_session(slot, "refused by the peer"),
+            Ok(Some(Message::Disconnect(end))) => self.take_disconnect(slot, end.reason),
             Ok(None) => {}
             // Before the handshake nothing else makes sense, and nothing is lost by ending it.
             Ok(Some(_)) => self.refuse_order(slot, "message before the handshake"),
@@ -103,7 +103,7 @@ impl Engine {
                         .push_back(Event::Addresses { session, addresses });
                 }
             }
-            Message::Disconnect(_) => self.drop_session(slot, "ended by the peer"),
+            Message::Disconnect(end) => self.take_disconnect(slot, end.reason),
             Message::SetParams(list) => self.take_parameters(slot, list),
             Message::TestMtu(test) => self.take_probe(slot, test.nonce, u16::from(test.count)),
             Message::EstimateBandwidth(probe) => self.take_probe(slot, probe.nonce, probe.count),

@@ -228,6 +228,26 @@ impl DisconnectReason {
         Self::DuplicateConnection,
     ];
 
+    /// What it means when a peer gives it, for logs.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::None => "ended by the peer",
+            Self::BadMagic => "the peer says: bad magic",
+            Self::Network => "the peer says: other network",
+            Self::Version => "the peer says: no common version",
+            Self::Oneself => "the peer says: connected to oneself",
+            Self::Malformed => "the peer says: malformed bytes",
+            Self::UnknownMessage => "the peer says: unknown message",
+            Self::Misbehaviour => "the peer says: misbehaviour",
+            Self::TooManyPeers => "the peer says: too many peers",
+            Self::Shutdown => "the peer is stopping",
+            Self::Timeout => "the peer says: timed out",
+            Self::ProtocolOrder => "the peer says: message out of order",
+            Self::DuplicateConnection => "the peer says: second connection",
+            Self::Other(_) => "ended by the peer for a reason that version 1 does not define",
+        }
+    }
+
     /// The code on the wire.
     pub fn to_wire(self) -> u8 {
         if let Self::Other(code) = self {

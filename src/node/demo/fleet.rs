@@ -265,6 +265,8 @@ fn flags(options: &DemoOptions, plan: &Plan, block: &DemoBlock, node: usize) -> 
     add("p2p-listen", "off".to_owned());
     add("trusted-start", block.trusted_start.clone());
     add("max-peers", plan.nodes.max(2).to_string());
+    // Whoever connects to a node of the demo is meant to.
+    add("reserved-outbound", "0".to_owned());
     add("log", "info".to_owned());
     if let Some(level) = options.push {
         add("push-level", level.to_string());
