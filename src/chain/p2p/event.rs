@@ -208,12 +208,16 @@ refusals! {
     Oversized = "oversized message", 100;
     /// A v1 checksum that is not its payload's: dropped, as Bitcoin Core does.
     Checksum = "wrong checksum", 0;
-    /// A command that is none.
-    Command = "malformed command", 100;
+    /// The magic of another network, or of none.
+    Magic = "wrong magic", 0;
+    /// A command that is none: dropped, as Bitcoin Core does.
+    Command = "malformed command", 0;
     /// BIP324: a packet that does not decrypt, or a handshake that is none.
     Encryption = "undecryptable packet", 100;
-    /// A payload that does not decode.
-    Malformed = "malformed payload", 100;
+    /// A small payload that does not decode. Bitcoin Core passes over such a message; five are too many here.
+    Malformed = "malformed payload", 20;
+    /// A block, a transaction or parts of a compact block that do not decode.
+    MalformedData = "malformed block or transaction", 100;
     /// A message that may not come now.
     Order = "message out of order", 10;
     /// A second `version`, `verack` and the like.
@@ -230,8 +234,8 @@ refusals! {
     Transactions = "transaction in spite of no relay", 100;
     /// A compact block that cannot be one.
     Compact = "invalid compact block", 100;
-    /// More blocks asked at once than we have.
-    TooManyBlocks = "too many blocks asked", 100;
+    /// More asked, and not yet answered, than anybody needs.
+    TooManyRequests = "too many requests", 100;
     /// Addresses beyond the rate that Bitcoin Core allows.
     AddressRate = "addresses above the rate", 0;
     /// Addresses that are not IPv4 or IPv6.

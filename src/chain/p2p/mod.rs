@@ -5,7 +5,7 @@
 //!             ◀─bytes──                            ◀─payloads──         ◀───       ◀── PeerCommand from it
 //! ```
 //!
-//! - [`Role`]: what a peer is to us
+//! - [`Peer`]: one connection in one of four [`Role`]s: handshake, keep-alive, announcements, limits, misbehaviour
 //! - [`PeerConfig`], [`PeerCommand`], [`PeerEvent`]: all that passes between it and its owner
 //! - [`CompactBlock`]: compact blocks (BIP152, version 2), built and read
 //! - [`Advert`]: what one of us tells another over this protocol (BIP434)
@@ -17,17 +17,31 @@
 
 mod addresses;
 mod advert;
+mod block;
 mod command;
 mod compact;
 mod event;
+mod handshake;
+mod kind;
+mod message;
+mod peer;
+mod plain;
 mod profile;
+mod read;
+#[cfg(test)]
+mod samples;
+mod session;
+mod transport;
 
 pub use addresses::AddressRecord;
-pub use advert::Advert;
+pub use advert::{Advert, FEATURE_ID};
+pub use block::{BlockParts, strip_block};
 pub use command::{BlockForm, BlockSummary, PeerCommand, TransactionId};
-pub use compact::CompactBlock;
+pub use compact::{CompactBlock, ShortIdKey, build_compact};
 pub use event::{CloseReason, PeerEvent, PeerInfo, PeerReport, Refusal};
+pub use peer::{CLOSE_AT_POINTS, MAX_INPUT_BYTES, MAX_OUTPUT_BYTES, PAUSE_BYTES, Peer};
 pub use profile::{Direction, PeerConfig, Role, V2};
+pub use read::DecodeError;
 
 /// The version of the protocol that we speak: the first that has `feature` (BIP434).
 pub const PROTOCOL_VERSION: u32 = 70_017;
