@@ -145,6 +145,9 @@ pub enum CloseReason {
     /// The peer closed it.
     #[error("closed by the peer")]
     Remote,
+    /// It was never established.
+    #[error("cannot be reached: {0}")]
+    Unreachable(String),
     /// The operating system reported an error.
     #[error("connection failed: {0}")]
     Failed(String),

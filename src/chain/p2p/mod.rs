@@ -9,6 +9,7 @@
 //! - [`PeerConfig`], [`PeerCommand`], [`PeerEvent`]: all that passes between it and its owner
 //! - [`CompactBlock`]: compact blocks (BIP152, version 2), built and read
 //! - [`Advert`]: what one of us tells another over this protocol (BIP434)
+//! - [`connection`]: the tasks that drive peers over TCP, and the listener; the only part with I/O
 //! - [`AddressRecord`]: an address that peers gossip (BIP155)
 //!
 //! Blocks and transactions stay bytes: they are cut out of what was received, and only their boundaries are
@@ -20,6 +21,7 @@ mod advert;
 mod block;
 mod command;
 mod compact;
+pub mod connection;
 mod event;
 mod handshake;
 mod kind;
