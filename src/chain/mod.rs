@@ -3,11 +3,13 @@
 //! - [`params`]: what differs from network to network
 //! - [`bitcoind`]: the operator's own Bitcoin nodes, by RPC and ZMQ
 //! - [`headers`]: headers accepted one by one, the branch with the most work, the recent window
+//! - [`addrbook`]: where other nodes are, and which of them are relays
 //! - [`p2p`]: the ordinary P2P protocol, one connection at a time
 //!
 //! What this is not: a judge of blocks. A header that is accepted here may head a block that breaks every rule;
 //! but somebody has spent the work on it.
 
+pub mod addrbook;
 pub mod bitcoind;
 pub mod headers;
 mod heights;

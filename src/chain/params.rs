@@ -2,6 +2,8 @@
 //!
 //! The values are those of Bitcoin Core's `kernel/chainparams.cpp` (version 30); the ports are our own.
 
+mod seeds;
+
 use std::fmt;
 use std::str::FromStr;
 
