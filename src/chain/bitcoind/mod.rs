@@ -24,12 +24,16 @@ pub mod conf;
 pub mod error;
 pub mod find;
 pub mod notice;
+pub mod preference;
 pub mod rpc;
+pub mod status;
 pub mod zmq;
 pub mod zmtp;
 
 pub use error::RpcError;
 pub use find::{Finding, Found, find};
 pub use notice::{Notice, SequenceEvent, Topic};
+pub use preference::{Nodes, NodesEvent};
 pub use rpc::{Credentials, Rpc};
+pub use status::{State, Status};
 pub use zmq::{Zmq, ZmqEvent};
