@@ -274,7 +274,7 @@ fn sample_value(key: &str) -> &'static str {
         "push-level" => "3",
         "uacomment" => "\"alice\"",
         "role" => "\"relay\"",
-        "preference" => "255",
+        "preference" => "128",
         "log" => "\"info\"",
         "log-format" => "\"full\"",
         _ => "100",

@@ -31,6 +31,8 @@ const MAX_MEMPOOL_MB: u32 = 16_384;
 const MAX_STORE_MB: u32 = 100_000;
 /// The largest block is 4 MB: a smaller store could keep none for sure.
 const MIN_STORE_MB: u32 = 4;
+/// What peers are told of the preference unless the operator says: what the BIP takes for granted.
+const DEFAULT_PREFERENCE: u8 = 128;
 /// Each peer may cost the engine some megabytes while jobs run; above this the machine is the limit.
 const MAX_MAX_PEERS: u32 = 1_024;
 /// 100 Gbit/s: no socket here goes faster, so a larger number is a typing error.
@@ -172,7 +174,7 @@ impl Config {
             max_up_kbit: rate("max-up-mbit", options.max_up_mbit)?,
             comment: comment(options.uacomment)?,
             role: options.role.unwrap_or_default(),
-            preference: options.preference.unwrap_or(u8::MAX),
+            preference: options.preference.unwrap_or(DEFAULT_PREFERENCE),
             log: options.log.unwrap_or_else(|| "info".to_owned()),
             log_format: options.log_format.unwrap_or_default(),
             test: options.test,

@@ -4,6 +4,7 @@
 
 mod hostile {
     mod babble;
+    mod bounds;
     mod floods;
     pub mod rig;
     mod slots;
@@ -20,7 +21,7 @@ use blocktorrent::wire::{
     Pong, RxReport, TestMtu, Tree, TxList, TxPart, Txs, VersionAck,
 };
 use hostile::rig::{Rig, sealed};
-use hostile::truth::{Truth, frame, raw_frame, rows, workout};
+use hostile::truth::{Truth, frame, next_work, raw_frame, rows, workout};
 
 const MILLIS: fn(u64) -> Duration = Duration::from_millis;
 /// What an honest transfer may take beside a liar: the false count's turn, a few time-outs.
@@ -335,16 +336,19 @@ fn headers_are_judged_before_anything_is_kept() {
     let raw = rig.connect();
     let mut orphan = rig.truth.header;
     orphan[4] = 1;
-    loop {
-        let header: bitcoin::block::Header =
-            bitcoin::consensus::encode::deserialize(&orphan).expect("a header");
-        if header.validate_pow(header.target()).is_ok() {
-            break;
-        }
-        orphan[76] += 1;
+    next_work(&mut orphan);
+    // Two offers that cannot be judged yet are kept, the oldest of three is closed.
+    for job in [1, 2, 3] {
+        let again = OpenJob {
+            job,
+            ..open(&orphan, 3)
+        };
+        rig.send(raw, &Message::OpenJob(again));
+        rig.send(raw, &Message::OpenJob(again));
+        rig.run(MILLIS(50));
+        next_work(&mut orphan);
     }
-    rig.send(raw, &Message::OpenJob(open(&orphan, 3)));
-    rig.run(MILLIS(50));
+    assert_eq!(rig.refused("unknown-parent"), 3);
     assert_eq!(rig.refused("header-context"), 1);
     let closed = rig.raws[raw]
         .heard

@@ -127,7 +127,7 @@ pub struct Options {
     #[arg(long, value_name = "ROLE")]
     pub role: Option<Role>,
 
-    /// What to spare, from 0 (bandwidth) to 255 (time) [default: 255]
+    /// What to spare, from 0 (bandwidth) to 255 (time) [default: 128]
     #[arg(long, value_name = "0..255")]
     pub preference: Option<u8>,
 

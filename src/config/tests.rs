@@ -25,7 +25,7 @@ fn nothing_said_gives_the_defaults() {
     assert_eq!(config.store_bytes, 1_000_000_000);
     assert_eq!(
         (config.max_peers, config.push_level, config.preference),
-        (64, 3, 255)
+        (64, 3, 128)
     );
     assert_eq!(config.log, "info");
     assert_eq!(config.control_listen, None);

@@ -9,6 +9,7 @@ use super::stats::Refusal;
 use crate::mempool::{BlockLimits, Insert, Transaction, split_block};
 use crate::merkle::{Geometry, Hash, hash};
 use crate::time::Time;
+use crate::wire::CloseReason;
 
 impl Engine {
     /// Takes a whole serialized block from this node's own side and relays it. Gives its hash
@@ -39,17 +40,14 @@ impl Engine {
         let now = self.now;
         let block_hash = hash::sha256d(&header);
         let known = self.jobs_by_hash.get(&block_hash).copied();
-        if let Some(entry) = known.and_then(|id| self.jobs.get(&id)) {
-            if entry.job.is_complete() {
-                return Err(SubmitRefusal::Duplicate);
-            }
-            let same = entry.job.geometry.count() as usize == transactions.len();
-            if !same {
-                // A peer's false count: the block itself knows better.
-                let id = entry.id;
-                self.close_job(id, crate::wire::CloseReason::Done, "replaced by the block");
-            }
+        let known = known.and_then(|id| self.jobs.get(&id));
+        if known.is_some_and(|entry| entry.job.is_complete()) {
+            return Err(SubmitRefusal::Duplicate);
         }
+        // A peer may have claimed a false count.
+        let others_count = known
+            .filter(|entry| entry.job.geometry.count() as usize != transactions.len())
+            .map(|entry| entry.id);
         let txids: Vec<Hash> = transactions.iter().map(Transaction::txid).collect();
         let root = hash::root(&txids);
         if root.hash != header[36..68] || root.mutated {
@@ -59,7 +57,13 @@ impl Engine {
             .judge
             .accept(&header, now)
             .map_err(SubmitRefusal::Header)?;
-        let id = match self.jobs_by_hash.get(&block_hash).copied() {
+        self.invalid.forget(&block_hash);
+        if let Some(id) = others_count {
+            // The block itself knows better.
+            self.close_job(id, CloseReason::Done, "replaced by the block");
+        }
+        let known = self.jobs_by_hash.get(&block_hash).copied();
+        let id = match known {
             Some(id) => id,
             None => {
                 let count = transactions.len() as u32;
@@ -80,8 +84,13 @@ impl Engine {
                     .ok_or(SubmitRefusal::Malformed("too many jobs".to_owned()))?
             }
         };
-        self.take_own_block(id, &txids, transactions)?;
-        Ok(block_hash)
+        let taken = self.take_own_block(id, &txids, transactions);
+        if taken.is_err() && known.is_none() {
+            // One that peers opened goes on: a false copy from this side says nothing of theirs.
+            self.close_job(id, CloseReason::Done, "refused block");
+        }
+        self.retry_offers();
+        taken.map(|()| block_hash)
     }
 
     /// Gives a job all its transactions at once.
@@ -103,11 +112,11 @@ impl Engine {
         let taken = entry.job.take_whole(txids, transactions);
         if let Err(refusal) = taken {
             let reason = match refusal {
-                Refusal::Commitment | Refusal::Leaf => SubmitRefusal::Witness,
+                Refusal::Commitment | Refusal::Leaf | Refusal::Hashes => SubmitRefusal::Witness,
                 Refusal::Coinbase => SubmitRefusal::Malformed("bad coinbase".to_owned()),
                 _ => SubmitRefusal::MerkleRoot,
             };
-            self.close_job(id, crate::wire::CloseReason::Invalid, "refused block");
+            self.settle_job(id);
             return Err(reason);
         }
         self.settle_job(id);

@@ -1,30 +1,26 @@
 //! Messages to state: what each message does, and what is refused.
 
+mod requests;
+
 use std::ops::Range;
-use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::Engine;
 use super::event::{Event, Source};
-use super::job::Job;
+use super::job::{ClaimedId, Job};
 use super::jobs::JobEntry;
 use super::loss::Outcome;
 use super::outbound::SHORT_ID_BYTES;
-use super::peer::{HashWant, MAX_HASH_WANTS, MAX_SERVED_BLOCKS, Set, ranges};
 use super::session::{Answer, Phase};
 use super::stats::Refusal;
 use crate::mempool::{Mempool, Transaction};
 use crate::merkle::{Direction, Hash, Lap};
 use crate::wire::{
-    Cancel, CloseJob, DATAGRAM_OVERHEAD, DEFAULT_MAX_DATAGRAM, GetHashes, GetTxs, HashEntry,
-    HashSequence, Hashes, HashlessWorkout, JobRef, JobState, Kind, Message, MessageType, Missing,
-    MissingReason, RxReport, Tree, TxPart, Whose,
+    DATAGRAM_OVERHEAD, DEFAULT_MAX_DATAGRAM, GetHashes, GetTxs, HashEntry, HashSequence, Hashes,
+    HashlessWorkout, JobRef, JobState, Message, MessageType, MissingReason, RxReport, Tree, TxPart,
+    Whose,
 };
-
-/// How long a peer that said MISSING is left alone, doubled each time: one that is throttled or lacks what it
-/// was asked for would say so again after each round trip.
-const MISSING_PAUSE: Duration = Duration::from_millis(50);
 
 /// Which way a message came.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,10 +101,15 @@ impl Engine {
             }
             Message::Disconnect(end) => self.take_disconnect(slot, end.reason),
             Message::SetParams(list) => self.take_parameters(slot, list),
-            Message::TestMtu(test) => self.take_probe(slot, test.nonce, u16::from(test.count)),
-            Message::EstimateBandwidth(probe) => self.take_probe(slot, probe.nonce, probe.count),
+            Message::TestMtu(test) => self.take_size_probe(slot, test),
+            Message::EstimateBandwidth(probe) => self.take_bandwidth_probe(slot, probe),
             Message::ProbeReport(report) => self.take_probe_report(slot, report),
-            Message::OpenJob(open) => self.take_open_job(slot, open),
+            Message::OpenJob(open) => {
+                self.take_open_job(slot, open);
+                if self.headers_news {
+                    self.retry_offers();
+                }
+            }
             Message::CloseJob(close) => self.take_close_job(slot, close),
             Message::JobState(state) => self.take_job_state(slot, state, body, via),
             Message::JobStateAck(state) => self.take_job_state_ack(slot, state),
@@ -325,180 +326,6 @@ impl Engine {
         });
     }
 
-    fn take_get_hashes(&mut self, slot: u32, get: &GetHashes<'_>) {
-        let mut throttled = false;
-        self.with_job(slot, get.job, |engine, entry| {
-            if entry.counts_otherwise(slot) {
-                return Ok(());
-            }
-            let geometry = entry.job.geometry;
-            let depth = geometry.depth();
-            let peer = entry.peers.get_mut(&slot).ok_or(Refusal::UnknownJob)?;
-            throttled = peer.served_bytes > engine.most_served();
-            // More stretches than wants may stand are not even looked at.
-            let stretches = get.nodes.ranges().take(MAX_HASH_WANTS + 1);
-            throttled |= stretches.clone().count() > MAX_HASH_WANTS;
-            if throttled {
-                return Err(Refusal::Unsolicited);
-            }
-            for (level, range) in stretches {
-                let shape = match (get.tree, get.short) {
-                    (Tree::Txid, _) => level == depth && range == (0..1) && get.around == 0,
-                    (Tree::Witness, true) => level == depth,
-                    (Tree::Witness, false) => get.around <= level,
-                };
-                if !shape {
-                    return Err(Refusal::Geometry);
-                }
-                // Nodes that do not exist are passed over (STR-7).
-                let range = range.start..range.end.min(geometry.width(level));
-                if range.is_empty() {
-                    continue;
-                }
-                let want = HashWant {
-                    tree: get.tree,
-                    short: get.short,
-                    around: get.around,
-                    level,
-                    range,
-                };
-                if !peer.want_hashes(want) {
-                    throttled = true;
-                    return Err(Refusal::Unsolicited);
-                }
-            }
-            Ok(())
-        });
-        if throttled {
-            let reason = MissingReason::Throttled;
-            self.send_missing(slot, get.job, reason, MessageType::GetHashes, get.nodes);
-        }
-        self.wake(slot);
-    }
-
-    /// Bytes that one peer is served in one job at most.
-    fn most_served(&self) -> u64 {
-        u64::from(self.config.max_block_bytes) * MAX_SERVED_BLOCKS
-    }
-
-    fn take_get_transactions(&mut self, slot: u32, get: &GetTxs<'_>) {
-        let mut throttled = false;
-        self.with_job(slot, get.job, |engine, entry| {
-            if entry.counts_otherwise(slot) {
-                return Ok(());
-            }
-            let depth = entry.job.geometry.depth();
-            let count = entry.job.geometry.count();
-            let peer = entry.peers.get_mut(&slot).ok_or(Refusal::UnknownJob)?;
-            if peer.served_bytes > engine.most_served() {
-                throttled = true;
-                return Err(Refusal::Unsolicited);
-            }
-            // A set first: a thousand runs may all name the whole block.
-            let mut wanted = Set::repeat(false, count as usize);
-            for (level, range) in get.nodes.ranges() {
-                if level != depth {
-                    return Err(Refusal::Geometry);
-                }
-                // Nodes that do not exist are passed over (STR-7).
-                let range = range.start.min(count) as usize..range.end.min(count) as usize;
-                if let Some(bits) = wanted.get_mut(range) {
-                    bits.fill(true);
-                }
-            }
-            for leaf in ranges(&wanted).flatten() {
-                let verified = entry.job.transaction(leaf).is_some();
-                peer.want(leaf, verified);
-            }
-            Ok(())
-        });
-        if throttled {
-            let reason = MissingReason::Throttled;
-            self.send_missing(slot, get.job, reason, MessageType::GetTxs, get.nodes);
-        }
-        self.wake(slot);
-    }
-
-    fn send_missing(
-        &mut self,
-        slot: u32,
-        job: JobRef,
-        reason: MissingReason,
-        request: MessageType,
-        nodes: HashlessWorkout<'_>,
-    ) {
-        // Named from our side now.
-        let job = match job.whose {
-            Whose::Sender => JobRef::of_receiver(job.id),
-            Whose::Receiver => JobRef::of_sender(job.id),
-        };
-        let Some(session) = self.session_mut(slot) else {
-            return;
-        };
-        let sent = session.push_control(&Message::Missing(Missing {
-            job,
-            reason,
-            request,
-            nodes,
-        }));
-        self.control_sent(slot, sent);
-    }
-
-    fn take_missing(&mut self, slot: u32, missing: &Missing<'_>) {
-        let now = self.now;
-        self.with_job(slot, missing.job, |_, entry| {
-            // It will not serve us: whatever it was asked for is asked of others.
-            entry.asks.peer_gone(slot);
-            let Some(peer) = entry.peers.get_mut(&slot) else {
-                return Ok(());
-            };
-            if missing.reason == MissingReason::Block {
-                peer.close();
-                return Ok(());
-            }
-            peer.outstanding = 0;
-            peer.requests.clear();
-            peer.has.fill(false);
-            peer.has_count = 0;
-            peer.stalls += 1;
-            peer.paused_until = Some(now + MISSING_PAUSE * (1 << peer.stalls.min(6)));
-            Ok(())
-        });
-    }
-
-    fn take_cancel(&mut self, slot: u32, cancel: &Cancel<'_>) {
-        if cancel.kind != Kind::Transactions {
-            return;
-        }
-        self.with_job(slot, cancel.job, |_, entry| {
-            if entry.counts_otherwise(slot) {
-                return Ok(());
-            }
-            let (depth, count) = (entry.job.geometry.depth(), entry.job.geometry.count());
-            let peer = entry.peers.get_mut(&slot).ok_or(Refusal::UnknownJob)?;
-            for (level, range) in cancel.nodes.ranges() {
-                if level != depth {
-                    return Err(Refusal::Geometry);
-                }
-                peer.cancel(range.start.min(count)..range.end.min(count));
-            }
-            Ok(())
-        });
-    }
-
-    fn take_close_job(&mut self, slot: u32, close: &CloseJob) {
-        let Some(id) = self.resolve(slot, close.job) else {
-            return;
-        };
-        if let Some(entry) = self.jobs.get_mut(&id) {
-            entry.asks.peer_gone(slot);
-            if let Some(peer) = entry.peers.get_mut(&slot) {
-                peer.close();
-            }
-        }
-        self.settle_job(id);
-    }
-
     fn take_report(&mut self, slot: u32, report: &RxReport) {
         let now = self.now;
         let mut outcome = std::mem::replace(&mut self.outcome, Outcome::new());
@@ -543,22 +370,14 @@ fn take_short_ids(
         return Err(Refusal::Geometry);
     }
     let mut ids = Vec::with_capacity(sequence.len() as usize);
-    let mut full = Vec::new();
-    for (leaf, entry) in (flat.start..).zip(sequence.iter()) {
+    for entry in sequence.iter() {
         ids.push(match entry {
-            HashEntry::Short(id, SHORT_ID_BYTES) => Some(id),
+            HashEntry::Short(id, SHORT_ID_BYTES) => ClaimedId::Short(id),
             HashEntry::Short(..) => return Err(Refusal::ShortIds),
-            HashEntry::Full(hash) => {
-                full.push((leaf, *hash));
-                None
-            }
+            HashEntry::Full(hash) => ClaimedId::Full(*hash),
         });
     }
-    job.take_short_ids(chunk, ids, nonce, mempool, source)?;
-    for (leaf, wtxid) in full {
-        job.take_known_wtxid(leaf, &wtxid, mempool, source);
-    }
-    Ok(())
+    job.take_short_ids(chunk, ids, nonce, mempool, source)
 }
 
 /// Finds in the cache what whole leaf hashes of a lap name. The lap that proves the count brings the last

@@ -46,10 +46,29 @@ pub(crate) enum Leaf {
     Verified(Transaction),
 }
 
+/// What was claimed for a leaf.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum ClaimedId {
+    /// Its short id.
+    Short(u64),
+    /// Its whole wtxid, as an exception.
+    Full(Hash),
+}
+
+impl ClaimedId {
+    /// Whether it is that of this wtxid.
+    fn fits(&self, key: &ShortIdKey, wtxid: &Hash) -> bool {
+        match self {
+            Self::Short(id) => *id == key.short_id(wtxid),
+            Self::Full(hash) => hash == wtxid,
+        }
+    }
+}
+
 /// Short ids that were claimed for a chunk.
 #[derive(Clone, Debug)]
 struct Claim {
-    ids: Vec<Option<u64>>,
+    ids: Vec<ClaimedId>,
     nonce: u64,
     source: Source,
 }

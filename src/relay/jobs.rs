@@ -2,6 +2,7 @@
 
 mod news;
 mod opening;
+pub(super) mod refused;
 mod upkeep;
 
 use std::time::Duration;
@@ -18,12 +19,15 @@ use super::peer::{HashWant, JobPeer};
 use super::schedule::{Asks, JobPeers, PeerView, first_row_level};
 use super::session::{Item, Route};
 use super::stats::Refusal;
-use crate::merkle::{Geometry, hash};
+use crate::merkle::{Geometry, Hash, hash};
 use crate::time::Time;
 use crate::wire::{CloseJob, CloseReason, JobRef, JobState, Kind, Message, OpenJob, Tree};
 
 /// Jobs that one peer may have open with us at once: two blocks race now and then, eight never did.
 pub(super) const MAX_JOBS_PER_PEER: usize = 8;
+
+/// Jobs that a peer takes from us if it does not say how many (SET_PARAMS key 7).
+const DEFAULT_MAX_JOBS: u16 = 8;
 
 /// Jobs of an engine that are not complete. Each costs at most a block of transactions, twice its leaves of
 /// hashes and a few sets for each peer: about 12 MB with Bitcoin's limits and 64 peers.

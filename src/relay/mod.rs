@@ -61,6 +61,7 @@ use crate::time::Time;
 use crate::wire::{DisconnectReason, MacKey};
 use compact::PendingCompact;
 use jobs::JobEntry;
+use jobs::refused::InvalidBlocks;
 use loss::Outcome;
 use session::{Item, Phase, Session, SessionStart};
 
@@ -83,6 +84,10 @@ pub struct Engine {
     node_nonce: u64,
     /// What the secret draw between network groups is keyed with.
     group_keys: [u64; 2],
+    /// Blocks that are not to be fetched again.
+    invalid: InvalidBlocks,
+    /// The judge has accepted a header since offers that wait were last looked at.
+    headers_news: bool,
     now: Time,
     sessions: Vec<Option<Box<Session>>>,
     generation: u32,
@@ -115,6 +120,8 @@ impl Engine {
         Self {
             node_nonce: random.random(),
             group_keys: [random.random(), random.random()],
+            invalid: InvalidBlocks::default(),
+            headers_news: false,
             config,
             judge,
             random,
@@ -288,11 +295,15 @@ impl Engine {
     /// Counts a refused datum, scores its sender, and ends the session at [`MAX_SCORE`].
     fn blame(&mut self, slot: u32, refusal: Refusal) {
         self.refused.count(refusal);
-        let Some(session) = self.session_mut(slot) else {
+        // What still comes to light of one that is cut off changes nothing for it.
+        let Some(session) = self
+            .session_mut(slot)
+            .filter(|session| session.phase != Phase::Closing)
+        else {
             return;
         };
         session.score = session.score.saturating_add(refusal.cost());
-        let (score, id, closing) = (session.score, session.id, session.closing.is_some());
+        let (score, id) = (session.score, session.id);
         if refusal.cost() > 0 {
             self.events.push_back(Event::Refused {
                 session: id,
@@ -300,7 +311,7 @@ impl Engine {
                 score,
             });
         }
-        if score >= MAX_SCORE && !closing {
+        if score >= MAX_SCORE {
             let reason = match refusal {
                 Refusal::Malformed => DisconnectReason::Malformed,
                 _ => DisconnectReason::Misbehaviour,

@@ -215,6 +215,16 @@ impl JobPeer {
         new
     }
 
+    /// Notes that the peer says it does not have these transactions.
+    pub fn note_lacks(&mut self, range: Range<u32>) {
+        let range = range.start as usize..(range.end as usize).min(self.has.len());
+        if let Some(bits) = self.has.get_mut(range) {
+            self.has_count -= bits.count_ones() as u32;
+            bits.fill(false);
+            self.claims_all = false;
+        }
+    }
+
     /// Takes a want for a transaction: ready at once if it is verified here.
     pub fn want(&mut self, leaf: u32, verified: bool) {
         let position = leaf as usize;
@@ -251,6 +261,14 @@ impl JobPeer {
         self.wanted_hashes.push_back(want);
         self.hashes_blocked = false;
         true
+    }
+
+    /// Withdraws those wants for hashes of a level whose nodes all lie in the range.
+    pub fn cancel_hashes(&mut self, tree: Tree, level: u8, range: &Range<u32>) {
+        self.wanted_hashes.retain(|want| {
+            let covered = range.start <= want.range.start && want.range.end <= range.end;
+            !(want.tree == tree && want.level == level && covered)
+        });
     }
 
     /// Stops everything that goes to or is asked of the peer in this job.

@@ -10,6 +10,7 @@ use rand::RngExt;
 
 use super::Engine;
 use super::event::Transmit;
+use super::stats::Refusal;
 use crate::time::Time;
 use crate::wire::{
     DATAGRAM_OVERHEAD, DEFAULT_MAX_DATAGRAM, DatagramBuilder, EstimateBandwidth, Message, Ping,
@@ -18,6 +19,24 @@ use crate::wire::{
 
 /// How long PINGs of a probe are waited for after they were announced.
 const COUNT_TIMEOUT: Duration = Duration::from_millis(1_000);
+
+/// The most of a probe's announced duration that is waited for: 512 PINGs of 1,200 bytes take it at
+/// half a Mbit/s.
+const MAX_PROBE_TIME: Duration = Duration::from_secs(10);
+
+/// Between two rounds of probes of one path, each of all sizes and the bandwidth once (PRB-4).
+const PROBE_INTERVAL: Duration = Duration::from_secs(60);
+
+/// Between two rounds of a peer's probes: what the control connection may delay the first of two announcements
+/// more than the second is taken off.
+const MIN_PROBE_INTERVAL: Duration = Duration::from_secs(50);
+
+/// TEST_MTUs in one round: twice the sizes that are tried here.
+const MAX_SIZES: u32 = 8;
+
+/// The highest rate that a report may claim, bytes per second: 10 Gbit/s. A peer that reports an impossible
+/// one would have us flood the path until it is measured.
+const MAX_CLAIMED_RATE: u64 = 1_250_000_000;
 
 /// How long the announcement of a probe goes ahead of its PINGs: it travels on the control connection, and
 /// PINGs that overtake it are not counted.
@@ -68,15 +87,51 @@ struct Counting {
 pub(crate) struct Probes {
     sending: Option<Sending>,
     counting: Option<Counting>,
+    /// When to begin: a path that comes and goes is probed once in [`PROBE_INTERVAL`].
+    begin_at: Option<Time>,
     /// Index into `SIZES` of the size that is tried next.
     next_size: usize,
     bandwidth_done: bool,
 }
 
+/// When probes were made, whatever became of their path since.
+#[derive(Debug, Default)]
+pub(crate) struct ProbeClock {
+    /// When our last round began.
+    begun: Option<Time>,
+    /// When the peer's last round of TEST_MTU began, and how many came in it.
+    sizes: Option<(Time, u32)>,
+    /// When the peer's last ESTIMATE_BANDWIDTH came.
+    bandwidth: Option<Time>,
+}
+
+impl ProbeClock {
+    /// Whether a peer may announce a probe now; counts it if so.
+    fn admit(&mut self, bandwidth: bool, now: Time) -> bool {
+        let over = |begun: Time| now.since(begun) >= MIN_PROBE_INTERVAL;
+        if bandwidth {
+            let free = self.bandwidth.is_none_or(over);
+            if free {
+                self.bandwidth = Some(now);
+            }
+            return free;
+        }
+        let (begun, count) = match self.sizes {
+            Some((begun, count)) if !over(begun) => (begun, count),
+            _ => (now, 0),
+        };
+        self.sizes = Some((begun, count + 1));
+        count < MAX_SIZES
+    }
+}
+
 impl Probes {
     /// Whether all has been sent and answered, or given up, since the path was proven.
     pub fn is_done(&self) -> bool {
-        self.bandwidth_done && self.sending.is_none() && self.counting.is_none()
+        self.begin_at.is_none()
+            && self.bandwidth_done
+            && self.sending.is_none()
+            && self.counting.is_none()
     }
 
     /// When a probe has something to do.
@@ -86,21 +141,25 @@ impl Probes {
             _ => probe.next,
         });
         let counting = self.counting.map(|probe| probe.until);
-        match (sending, counting) {
-            (Some(one), Some(other)) => Some(one.min(other)),
-            (one, other) => one.or(other),
-        }
+        let all = [sending, counting, self.begin_at];
+        all.into_iter().flatten().min()
     }
 }
 
 impl Engine {
     /// Begins the probes of a path that was just proven.
     pub(super) fn begin_probes(&mut self, slot: u32) {
-        if let Some(session) = self.session_mut(slot) {
-            session.probes = Probes::default();
-            session.max_datagram = DEFAULT_MAX_DATAGRAM;
-        }
-        self.next_probe(slot);
+        let now = self.now;
+        let Some(session) = self.session_mut(slot) else {
+            return;
+        };
+        session.max_datagram = DEFAULT_MAX_DATAGRAM;
+        let earliest = session.probe_clock.begun.map(|at| at + PROBE_INTERVAL);
+        session.probes = Probes {
+            begin_at: Some(earliest.map_or(now, |at| at.max(now))),
+            ..Probes::default()
+        };
+        self.probe_timeouts(slot);
     }
 
     /// Begins the next probe: sizes from the largest down, then the bandwidth.
@@ -199,10 +258,32 @@ impl Engine {
         })
     }
 
-    /// The peer announces PINGs.
-    pub(super) fn take_probe(&mut self, slot: u32, nonce: u64, expected: u16) {
+    /// The peer announces the PINGs of TEST_MTU.
+    pub(super) fn take_size_probe(&mut self, slot: u32, probe: &TestMtu) {
+        let count = u16::from(probe.count);
+        self.take_probe(slot, false, (probe.nonce, count), Duration::ZERO);
+    }
+
+    /// The peer announces the PINGs of ESTIMATE_BANDWIDTH.
+    pub(super) fn take_bandwidth_probe(&mut self, slot: u32, probe: &EstimateBandwidth) {
+        let announced = Duration::from_micros(u64::from(probe.gap_us)) * u32::from(probe.count);
+        let duration = announced.min(MAX_PROBE_TIME);
+        self.take_probe(slot, true, (probe.nonce, probe.count), duration);
+    }
+
+    fn take_probe(
+        &mut self,
+        slot: u32,
+        bandwidth: bool,
+        (nonce, expected): (u64, u16),
+        duration: Duration,
+    ) {
         let now = self.now;
         if let Some(session) = self.session_mut(slot) {
+            if !session.probe_clock.admit(bandwidth, now) {
+                self.blame(slot, Refusal::Probe);
+                return;
+            }
             // One at a time: another one ends it.
             session.probes.counting = Some(Counting {
                 nonce,
@@ -211,7 +292,7 @@ impl Engine {
                 largest: 0,
                 first: None,
                 last: now,
-                until: now + COUNT_TIMEOUT,
+                until: now + COUNT_TIMEOUT + duration,
             });
         }
     }
@@ -274,7 +355,7 @@ impl Engine {
             // A train that came in one piece, or not at all, says nothing.
             if report.first_to_last_us > 0 && bytes > 0 {
                 let rate = bytes * 1_000_000 / u64::from(report.first_to_last_us);
-                session.pacer.assume_rate(rate);
+                session.pacer.assume_rate(rate.min(MAX_CLAIMED_RATE));
             }
         } else if report.received > 0 && report.largest == probe.size {
             session.max_datagram = probe.size;
@@ -290,6 +371,11 @@ impl Engine {
         let Some(session) = self.session_mut(slot) else {
             return;
         };
+        let begins = session.probes.begin_at.is_some_and(|at| at <= now);
+        if begins {
+            session.probes.begin_at = None;
+            session.probe_clock.begun = Some(now);
+        }
         let report = session
             .probes
             .counting
@@ -304,7 +390,7 @@ impl Engine {
         if report {
             self.report_probe(slot);
         }
-        if given_up {
+        if given_up || begins {
             self.next_probe(slot);
         }
     }

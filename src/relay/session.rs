@@ -13,10 +13,11 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 
 use super::event::{Initiator, SessionId};
+use super::jobs::refused::KeptOffers;
 use super::loss::{ReceiveLog, SendLog};
 use super::pacing::Pacer;
 use super::peer::{HashWant, Request};
-use super::probe::Probes;
+use super::probe::{ProbeClock, Probes};
 use crate::time::Time;
 use crate::wire::{
     ControlDecoder, DEFAULT_MAX_DATAGRAM, DisconnectReason, MacKey, Message, Parameters, Writer,
@@ -243,6 +244,8 @@ pub(crate) struct Session {
 
     /// Jobs by the ids that the peer assigned: our ids.
     pub their_jobs: BTreeMap<u16, u16>,
+    /// Offers whose header cannot be judged yet.
+    pub offers: KeptOffers,
     pub answers: VecDeque<Answer>,
     /// Control frames to send.
     pub control: BytesMut,
@@ -266,6 +269,7 @@ pub(crate) struct Session {
     pub blocked_until: Option<Time>,
     /// A probe of ours, or of the peer, that is under way.
     pub probes: Probes,
+    pub probe_clock: ProbeClock,
 }
 
 /// What a session starts from.
@@ -308,6 +312,7 @@ impl Session {
             eager: false,
             chunks_delivered: 0,
             their_jobs: BTreeMap::new(),
+            offers: KeptOffers::default(),
             answers: VecDeque::new(),
             control: BytesMut::new(),
             told_addresses: false,
@@ -323,6 +328,7 @@ impl Session {
             spare_sequence: None,
             blocked_until: None,
             probes: Probes::default(),
+            probe_clock: ProbeClock::default(),
         }
     }
 

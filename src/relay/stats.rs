@@ -58,7 +58,11 @@ refusals! {
     TooManyJobs = "too-many-jobs", 5;
     /// A header without the work or form that its context demands.
     Header = "header", 100;
-    /// A header whose parent is unknown, or that lies too deep.
+    /// A header that cannot be judged before others have come. It is kept for a while.
+    UnknownParent = "unknown-parent", 0;
+    /// A block that was found invalid before. Its relayers cannot know.
+    InvalidBlock = "invalid-block", 0;
+    /// A header that lies too deep, or one more that cannot be judged than a peer may have kept.
     HeaderContext = "header-context", 1;
     /// A transaction count or block size beyond the network's limits.
     Limits = "limits", 20;
@@ -86,6 +90,8 @@ refusals! {
     Parts = "parts", 20;
     /// Data that was neither asked for nor due in a first flight.
     Unsolicited = "unsolicited", 1;
+    /// A probe announced sooner after another than probes may be.
+    Probe = "probe", 1;
     /// More kept without proof than a peer may have kept.
     Unconnected = "unconnected", 1;
     /// A peer that claims a chunk and does not serve it. No points: the network between may be to blame;

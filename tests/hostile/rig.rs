@@ -1,8 +1,10 @@
 //! One engine, the victim, between raw peers that say whatever a test wants and, if need be, an honest engine with
 //! the block. Virtual time, links of 10 ms, no loss.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use blocktorrent::relay::{
@@ -22,7 +24,8 @@ use super::truth::Truth;
 const DELAY: Duration = Duration::from_millis(10);
 pub const NETWORK: u32 = 0xdab5_bffa;
 
-struct Judge;
+/// Knows the work of a header, and no more of its parent than the flag says.
+struct Judge(Arc<AtomicBool>);
 
 impl HeaderJudge for Judge {
     fn accept(&mut self, header: &[u8; 80], _: Time) -> Result<HeaderVerdict, HeaderRefusal> {
@@ -31,7 +34,8 @@ impl HeaderJudge for Judge {
         header
             .validate_pow(header.target())
             .map_err(|_| HeaderRefusal::Invalid("high-hash"))?;
-        if header.prev_blockhash != bitcoin::hashes::Hash::all_zeros() {
+        let known = self.0.load(Ordering::Relaxed);
+        if !known || header.prev_blockhash != bitcoin::hashes::Hash::all_zeros() {
             return Err(HeaderRefusal::UnknownParent);
         }
         Ok(HeaderVerdict {
@@ -92,6 +96,9 @@ pub struct Rig {
     pub truth: Truth,
     pub completed: Option<Time>,
     pub events: Vec<Event>,
+    /// Whether the victim's judge knows any header yet.
+    pub parents_known: Arc<AtomicBool>,
+    ended: BTreeSet<SessionId>,
     honest: Option<(Engine, SessionId, SessionId)>,
     queue: BTreeMap<(Time, u64), Parcel>,
     parcels: u64,
@@ -126,14 +133,18 @@ impl Rig {
         let now = Time::from_unix_seconds(1_700_000_000);
         let mut secret = [1; 32];
         secret[..8].copy_from_slice(&seed.to_le_bytes());
+        let parents_known = Arc::new(AtomicBool::new(true));
+        let judge = Judge(parents_known.clone());
         Self {
             seed,
             now,
-            victim: Engine::new(config, Box::new(Judge), secret, now),
+            victim: Engine::new(config, Box::new(judge), secret, now),
             raws: Vec::new(),
             truth,
             completed: None,
             events: Vec::new(),
+            parents_known,
+            ended: BTreeSet::new(),
             honest: None,
             queue: BTreeMap::new(),
             parcels: 0,
@@ -147,7 +158,12 @@ impl Rig {
 
     /// Joins an honest engine; `submit` hands it the block.
     pub fn add_honest(&mut self) {
-        let mut engine = Engine::new(config(), Box::new(Judge), [7; 32], self.now);
+        let mut engine = Engine::new(
+            config(),
+            Box::new(Judge(Arc::new(true.into()))),
+            [7; 32],
+            self.now,
+        );
         let ours = self
             .victim
             .handle_connected(self.now, Initiator::Inbound, ([10, 0, 2, 1], 40_000).into())
@@ -473,7 +489,13 @@ impl Rig {
                     assert_eq!(bytes.slice(80..), body, "another block was delivered");
                     self.completed.get_or_insert(now);
                 }
-                Event::SessionDown { session, .. } => ended.push(*session),
+                Event::SessionDown { session, .. } => {
+                    self.ended.insert(*session);
+                    ended.push(*session);
+                }
+                Event::Refused { session, .. } => {
+                    assert!(!self.ended.contains(session), "scored after its end");
+                }
                 _ => {}
             }
             self.events.push(event);

@@ -130,3 +130,16 @@ pub fn workout<T>(
         .collect();
     act(HashlessWorkout::new(&runs))
 }
+
+/// Counts a header's nonce up to the next that shows the work.
+pub fn next_work(header: &mut [u8; 80]) {
+    loop {
+        let nonce = u32::from_le_bytes(header[76..].try_into().expect("four"));
+        header[76..].copy_from_slice(&(nonce + 1).to_le_bytes());
+        let judged: bitcoin::block::Header =
+            bitcoin::consensus::encode::deserialize(header).expect("a header");
+        if judged.validate_pow(judged.target()).is_ok() {
+            return;
+        }
+    }
+}

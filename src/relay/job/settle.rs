@@ -121,13 +121,34 @@ impl Job {
         let (Some(claim), Some(truth)) = (&slot.claim, truth) else {
             return;
         };
-        let id = claim.ids.get((index - start) as usize).copied().flatten();
+        let id = claim.ids.get((index - start) as usize);
         let key = ShortIdKey::new(&header, claim.nonce);
-        if id.is_some_and(|id| id != key.short_id(&truth)) {
+        if id.is_some_and(|id| !id.fits(&key, &truth)) {
             let source = claim.source;
             slot.claim = None;
             debug_assert!(source == Source::Peer(session));
             self.news.push(News::Blame(source, Refusal::ShortIds));
+        }
+    }
+
+    /// All leaf hashes of a chunk are known: what was claimed for it must be theirs, found in the cache or not.
+    fn check_whole_claim(&mut self, chunk: u32) {
+        let range = self.chunk_leaves(chunk);
+        let Some(claim) = self
+            .chunks
+            .get_mut(chunk as usize)
+            .and_then(|chunk| chunk.claim.take())
+        else {
+            return;
+        };
+        let key = ShortIdKey::new(&self.header, claim.nonce);
+        let lie = range.zip(&claim.ids).any(|(leaf, id)| {
+            let node = self.geometry.leaf(leaf);
+            let truth = node.and_then(|node| self.tree.verified(node));
+            truth.is_some_and(|truth| !id.fits(&key, truth))
+        });
+        if lie {
+            self.news.push(News::Blame(claim.source, Refusal::ShortIds));
         }
     }
 
@@ -189,7 +210,11 @@ impl Job {
         if !slot.hashes_known && self.tree.all_verified(depth, range.clone()) {
             slot.hashes_known = true;
             self.news.push(News::ChunkHashes(chunk));
+            self.check_whole_claim(chunk);
         }
+        let Some(slot) = self.chunks.get_mut(chunk as usize) else {
+            return;
+        };
         if !slot.done && slot.hashes_known {
             let all = range
                 .clone()

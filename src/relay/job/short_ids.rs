@@ -3,12 +3,11 @@
 use super::*;
 
 impl Job {
-    /// Takes short ids of a whole chunk and looks for their transactions in the cache. `None` stands for
-    /// an entry that came as a full hash, and is offered by the caller as such.
+    /// Takes short ids of a whole chunk and looks for their transactions in the cache.
     pub(in crate::relay) fn take_short_ids(
         &mut self,
         chunk: u32,
-        ids: Vec<Option<u64>>,
+        ids: Vec<ClaimedId>,
         nonce: u64,
         mempool: &Mempool,
         source: Source,
@@ -33,8 +32,8 @@ impl Job {
             other => other,
         };
         if let Some(position) = self.index_for(nonce, mempool) {
-            for (leaf, id) in range.clone().zip(ids) {
-                let Some(id) = id else { continue };
+            for (leaf, id) in range.clone().zip(&ids) {
+                let ClaimedId::Short(id) = *id else { continue };
                 if !matches!(self.leaf(leaf), Leaf::Missing) {
                     continue;
                 }
@@ -49,6 +48,11 @@ impl Job {
                     // What is found may be another transaction with the same short id: nobody's fault.
                     let _ = self.take_transaction(leaf, transaction, via);
                 }
+            }
+        }
+        for (leaf, id) in range.zip(&ids) {
+            if let ClaimedId::Full(wtxid) = id {
+                self.take_known_wtxid(leaf, wtxid, mempool, source);
             }
         }
         self.news.push(News::ChunkDescribed(chunk));

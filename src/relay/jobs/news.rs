@@ -90,7 +90,7 @@ impl Engine {
                     self.blame(slot, refusal);
                 }
             }
-            News::Invalid(reason) => self.close_job(id, CloseReason::Invalid, reason),
+            News::Invalid(reason) => self.invalidate_job(id, reason),
         }
     }
 
@@ -145,7 +145,7 @@ impl Engine {
                 self.rotate_eager(id);
                 self.evict_jobs();
             }
-            Err(reason) => self.close_job(id, CloseReason::Invalid, reason),
+            Err(reason) => self.invalidate_job(id, reason),
         }
     }
 

@@ -7,23 +7,12 @@ impl Engine {
     pub(in crate::relay) fn take_open_job(&mut self, slot: u32, open: &OpenJob<'_>) {
         let now = self.now;
         let hash = hash::sha256d(open.header);
+        if self.take_known_id(slot, open, &hash) {
+            return;
+        }
         let Some(session) = self.session(slot) else {
             return;
         };
-        if let Some(known) = session.their_jobs.get(&open.job) {
-            let same = self
-                .jobs
-                .get(known)
-                .is_some_and(|entry| entry.job.hash == hash);
-            if same {
-                self.join_job(slot, *known, open);
-                return;
-            }
-            if self.jobs.contains_key(known) {
-                self.blame(slot, Refusal::JobReused);
-                return;
-            }
-        }
         if open.count > self.config.max_transactions
             || open.block_bytes > self.config.max_block_bytes
         {
@@ -33,6 +22,11 @@ impl Engine {
         }
         if let Some(known) = self.jobs_by_hash.get(&hash).copied() {
             self.join_job(slot, known, open);
+            return;
+        }
+        if self.invalid.contains(&hash) {
+            self.refused.count(Refusal::InvalidBlock);
+            self.close_at(slot, open.job, CloseReason::Invalid);
             return;
         }
         let theirs = session.their_jobs.values();
@@ -72,13 +66,31 @@ impl Engine {
         }
     }
 
-    /// Asks the judge about the header of an OPEN_JOB; answers and scores a refusal.
+    /// Deals with an OPEN_JOB whose id names a job already. Gives whether it does.
+    fn take_known_id(&mut self, slot: u32, open: &OpenJob<'_>, hash: &Hash) -> bool {
+        let known = self
+            .session(slot)
+            .and_then(|session| session.their_jobs.get(&open.job).copied());
+        let Some(known) = known else { return false };
+        match self.jobs.get(&known).map(|entry| entry.job.hash == *hash) {
+            Some(true) => self.join_job(slot, known, open),
+            Some(false) => self.blame(slot, Refusal::JobReused),
+            None => return false,
+        }
+        true
+    }
+
+    /// Asks the judge about the header of an OPEN_JOB; answers and scores a refusal, or keeps the offer.
     fn judge_open(&mut self, slot: u32, open: &OpenJob<'_>) -> Option<HeaderVerdict> {
         let (refusal, reason) = match self.judge.accept(open.header, self.now) {
-            Ok(verdict) if verdict.in_window => return Some(verdict),
+            Ok(verdict) if verdict.in_window => {
+                self.headers_news = true;
+                return Some(verdict);
+            }
             Ok(_) | Err(HeaderRefusal::TooOld) => (Refusal::HeaderContext, CloseReason::Stale),
             Err(HeaderRefusal::UnknownParent | HeaderRefusal::TooEarly) => {
-                (Refusal::HeaderContext, CloseReason::Unknown)
+                self.keep_offer(slot, open);
+                return None;
             }
             Err(HeaderRefusal::Invalid(_)) => (Refusal::Header, CloseReason::Invalid),
         };
@@ -194,13 +206,14 @@ impl Engine {
 
     /// Says CLOSE_JOB about a job of the peer's.
     pub(in crate::relay) fn close_at(&mut self, slot: u32, their_id: u16, reason: CloseReason) {
+        self.say_close(slot, JobRef::of_receiver(their_id), reason);
+    }
+
+    fn say_close(&mut self, slot: u32, job: JobRef, reason: CloseReason) {
         let Some(session) = self.session_mut(slot) else {
             return;
         };
-        let sent = session.push_control(&Message::CloseJob(CloseJob {
-            job: JobRef::of_receiver(their_id),
-            reason,
-        }));
+        let sent = session.push_control(&Message::CloseJob(CloseJob { job, reason }));
         self.control_sent(slot, sent);
     }
 
@@ -226,9 +239,13 @@ impl Engine {
             return;
         };
         let peer = entry.peer(slot, now);
-        if peer.is_aware() || peer.closed {
+        if peer.is_aware() || peer.closed || !self.may_tell(slot) {
             return;
         }
+        let Some(entry) = self.jobs.get_mut(&id) else {
+            return;
+        };
+        let peer = entry.peer(slot, now);
         peer.told = true;
         entry.push_first_flight(slot, level, budget, now);
         // OPEN_JOB says so itself when all is here.
@@ -246,6 +263,38 @@ impl Engine {
         };
         self.control_sent(slot, sent);
         self.wake(slot);
+    }
+
+    /// Whether another job may be opened to a peer (SET_PARAMS key 7). If it has as many as it takes, the
+    /// oldest that is whole here makes room.
+    fn may_tell(&mut self, slot: u32) -> bool {
+        let most = self.session(slot).map_or(0, |session| {
+            usize::from(session.params.max_jobs.unwrap_or(DEFAULT_MAX_JOBS))
+        });
+        let open = || {
+            let entries = self.jobs.values();
+            entries.filter(|entry| {
+                let peer = entry.peers.get(&slot);
+                peer.is_some_and(|peer| peer.told && !peer.closed)
+            })
+        };
+        if open().count() < most {
+            return true;
+        }
+        let whole = open().filter_map(|entry| Some((entry.job.completed?, entry.id)));
+        let Some((_, oldest)) = whole.min().filter(|_| most > 0) else {
+            return false;
+        };
+        if let Some(peer) = self
+            .jobs
+            .get_mut(&oldest)
+            .and_then(|entry| entry.peers.get_mut(&slot))
+        {
+            peer.close();
+        }
+        let job = JobRef::of_sender(oldest);
+        self.say_close(slot, job, CloseReason::Done);
+        true
     }
 
     /// The claimed count led nowhere: begin again with another peer's claim, if there is one.
