@@ -9,11 +9,12 @@ use bytes::{BufMut, Bytes, BytesMut};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio::net::tcp::{ReadHalf, WriteHalf};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 
 use super::control::{
-    CloseReason, ConnectionId, ControlIn, Direction, Outgoing, Pressure, Shared, Verdict, Writer,
+    CloseReason, ConnectionId, ControlIn, Direction, MAX_READS, Outgoing, Pressure, Shared,
+    Verdict, Writer,
 };
 use super::emulate::{SEGMENT_BYTES, SharedUplink, StreamFate};
 use super::held::Held;
@@ -75,14 +76,17 @@ pub(super) async fn run(
     verdict
 }
 
-/// Hands what the peer sends to the engine, as fast as the engine takes it.
+/// Hands what the peer sends to the engine, as fast as the engine takes it: [`MAX_READS`] ahead of it.
 async fn read(
     reader: &mut ReadHalf<'_>,
     id: ConnectionId,
     events: &mpsc::Sender<ControlIn>,
 ) -> CloseReason {
+    let turns = Arc::new(Semaphore::new(MAX_READS));
     let mut buffer = BytesMut::new();
     loop {
+        let turn = Arc::clone(&turns).acquire_owned().await;
+        let turn = turn.expect("the semaphore is never closed");
         if buffer.capacity() < READ_BYTES / 4 {
             buffer.reserve(READ_BYTES);
         }
@@ -92,7 +96,8 @@ async fn read(
             Err(error) => return CloseReason::Failed(error.kind()),
         }
         let bytes = buffer.split().freeze();
-        if events.send(ControlIn::Bytes { id, bytes }).await.is_err() {
+        let read = ControlIn::Bytes { id, bytes, turn };
+        if events.send(read).await.is_err() {
             return CloseReason::Closed;
         }
     }

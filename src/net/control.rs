@@ -3,8 +3,8 @@
 //! Each connection is one task ([`super::connection`]) that reads into a bounded channel to the
 //! engine, [`ControlIn`], and writes what the engine puts into the connection's [`Writer`]. Both ways
 //! a full queue holds back what feeds it: a peer that does not read fills its own writer only, and a
-//! peer that floods waits its turn in TCP, for the engine's channel is served first come, first
-//! served.
+//! peer that floods waits its turn in TCP: no connection has more than [`MAX_READS`] events before the
+//! engine, so that the others wait for these at most.
 //!
 //! What this is not: it frames nothing, and it neither times out handshakes nor keeps connections
 //! alive; the engine does.
@@ -19,7 +19,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 
 use super::clock::Clock;
 use super::emulate::SharedUplink;
@@ -27,6 +27,9 @@ use super::{BindError, Socket, canonical, connection, dial};
 
 /// Events that wait for the engine: with [`connection::READ_BYTES`] each, at most 4 MiB.
 pub const MAX_EVENTS: usize = 256;
+/// What one connection has read and the engine has not taken: one to be taken, and one to be read
+/// meanwhile. Four peers that flood, with 256 between them, held back a block by seconds.
+pub const MAX_READS: usize = 2;
 /// Inbound connections unless given: what Bitcoin Core takes, 125, less its outbound ones.
 pub const MAX_INBOUND: usize = 114;
 /// Inbound connections of one address (IPv4) or one /64 (IPv6) unless given: a few nodes behind one
@@ -104,6 +107,8 @@ pub enum ControlIn {
         id: ConnectionId,
         /// The bytes, cut anywhere.
         bytes: Bytes,
+        /// Dropped when they have been taken: then the connection reads on.
+        turn: OwnedSemaphorePermit,
     },
     /// A writer that had no room has room again.
     Room {

@@ -176,7 +176,7 @@ async fn many_small_messages_are_bounded_too() {
 }
 
 #[tokio::test]
-async fn an_engine_that_does_not_listen_holds_the_peer_back() {
+async fn a_peer_that_floods_is_held_back_and_holds_back_no_other() {
     let (_hub, address, mut events) = plain();
     let mut flood = TcpStream::connect(address).await.expect("it listens");
     let (_, _, _writer) = connected(&mut events).await;
@@ -187,7 +187,18 @@ async fn an_engine_that_does_not_listen_holds_the_peer_back() {
         written += count.expect("the peer is there");
         assert!(written < 64 << 20, "the flood is taken without end");
     }
-    assert_eq!(events.len(), MAX_EVENTS);
+    assert_eq!(events.len(), MAX_READS);
+    // Another peer is heard, though the engine has taken nothing of the first.
+    let mut other = TcpStream::connect(address).await.expect("it listens");
+    other.write_all(b"hello").await.expect("it is taken");
+    let mut held = Vec::new();
+    loop {
+        match soon(events.recv()).await.expect("the hub is there") {
+            ControlIn::Bytes { bytes, .. } if bytes.as_ref() == b"hello" => break,
+            event => held.push(event),
+        }
+    }
+    assert_eq!(held.len(), MAX_READS + 1, "and that the other connected");
 }
 
 #[tokio::test]

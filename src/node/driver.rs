@@ -29,6 +29,9 @@ use crate::wire::{self, Disconnect, DisconnectReason, Message};
 
 /// Control events and commands taken in one turn before the engine's output is sent.
 const MAX_INPUTS: usize = 32;
+/// Bytes of control connections taken in one turn: of the smallest frames the engine takes some 50 MB/s,
+/// so that datagrams and deadlines wait for a flood of them less than a millisecond.
+const MAX_CONTROL_BYTES: usize = 32 << 10;
 /// Queues of datagrams filled in one turn before what came in meanwhile is taken.
 const MAX_FLUSHES: usize = 4;
 /// Blocks whose number of chunks is remembered for the events.
@@ -149,15 +152,18 @@ impl Driver {
                     self.engine.handle_timeout(self.clock.now());
                 }
                 Some(control) = inputs.control.recv() => {
-                    self.handle_control(control);
-                    self.take_waiting(&mut inputs);
+                    let bytes = self.handle_control(control);
+                    self.take_waiting(&mut inputs, bytes);
                 }
                 Some(command) = inputs.commands.recv() => {
                     self.handle_command(command);
-                    self.take_waiting(&mut inputs);
+                    self.take_waiting(&mut inputs, 0);
                 }
                 () = &mut stopped => break,
             }
+            // The runtime looks at sockets and timers when this task waits, and while one input is always
+            // ready, as under a flood, it would not wait.
+            tokio::task::yield_now().await;
         }
         self.engine.shut_down(self.clock.now());
         self.drain();
@@ -188,20 +194,25 @@ impl Driver {
         Ok(())
     }
 
-    /// Takes what else waits, up to a bound, so that one turn sends for all of it.
-    fn take_waiting(&mut self, inputs: &mut Inputs) {
+    /// Takes what else waits, up to a bound, so that one turn sends for all of it. So many bytes of control
+    /// connections were taken already.
+    fn take_waiting(&mut self, inputs: &mut Inputs, mut bytes: usize) {
         for _ in 0..MAX_INPUTS {
+            if bytes >= MAX_CONTROL_BYTES {
+                return;
+            }
             let control = inputs.control.try_recv().ok();
             let command = inputs.commands.try_recv().ok();
             if control.is_none() && command.is_none() {
                 return;
             }
-            control.into_iter().for_each(|it| self.handle_control(it));
+            bytes += control.map_or(0, |it| self.handle_control(it));
             command.into_iter().for_each(|it| self.handle_command(it));
         }
     }
 
-    fn handle_control(&mut self, control: ControlIn) {
+    /// Takes one event; how many bytes of a peer it brought.
+    fn handle_control(&mut self, control: ControlIn) -> usize {
         let now = self.clock.now();
         match control {
             ControlIn::Connected {
@@ -227,10 +238,12 @@ impl Driver {
                     None => refuse(writer, initiator),
                 }
             }
-            ControlIn::Bytes { id, bytes } => {
+            // The connection reads on when `turn` is dropped here, at the end.
+            ControlIn::Bytes { id, bytes, turn: _ } => {
                 if let Some(connection) = self.connections.get(&id) {
                     self.engine.handle_control(now, connection.session, &bytes);
                 }
+                return bytes.len();
             }
             ControlIn::Room { id } => self.write_control(id),
             ControlIn::Closed { id, .. } => {
@@ -240,6 +253,7 @@ impl Driver {
                 }
             }
         }
+        0
     }
 
     fn handle_command(&mut self, command: Command) {
