@@ -5,6 +5,9 @@
 //! after its bytes are on the disk; what a crash leaves behind ends in `.tmp` and goes at the next
 //! start. There is no other index to repair.
 //!
+//! Disks and people alter files. At start a look at each one's header and length must do; a block that is asked
+//! for is checked against its header whole, and one that no longer is what its name says is no longer kept.
+//!
 //! What it is not: an archive, or a judge. It keeps what the engine found whole.
 
 use std::collections::BTreeMap;
@@ -13,8 +16,8 @@ use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use bitcoin::BlockHash;
 use bitcoin::hashes::{Hash as _, sha256d};
+use bitcoin::{Block, BlockHash};
 
 use super::files::{Readers, TEMPORARY, write_atomically};
 
@@ -25,6 +28,10 @@ type Hash = [u8; 32];
 pub const MAX_BLOCKS: usize = 1_008;
 /// Bytes of a block header.
 const HEADER: usize = 80;
+/// Bytes of the largest block of any network; a larger file is none.
+const MAX_FILE_BYTES: u64 = 4_000_000;
+/// Numbers have at most twelve digits: a block each second for 30,000 years.
+const MAX_NUMBER: u64 = 999_999_999_999;
 const ENDING: &str = ".block";
 
 /// What became of a block that was put into the store.
@@ -69,9 +76,14 @@ impl BlockStore {
         fs::create_dir_all(folder)?;
         let mut index = Index::default();
         for entry in fs::read_dir(folder)? {
-            let path = entry?.path();
+            let entry = entry?;
+            let path = entry.path();
+            // A folder, pipe or link was put there by somebody; it is neither read nor removed.
+            if !entry.file_type()?.is_file() {
+                continue;
+            }
             if path.extension().is_some_and(|ending| ending == TEMPORARY) {
-                fs::remove_file(&path)?;
+                remove_file(&path);
                 continue;
             }
             let Some((number, hash)) = parse_name(&path) else {
@@ -80,12 +92,12 @@ impl BlockStore {
             match checked_length(&path, &hash) {
                 Ok(length) => {
                     if let Some(twin) = index.insert(number, hash, length) {
-                        fs::remove_file(file_path(folder, twin, &hash))?;
+                        remove_file(&file_path(folder, twin, &hash));
                     }
                 }
                 Err(error) => {
                     tracing::warn!(file = %path.display(), %error, "removing a damaged block file");
-                    fs::remove_file(&path)?;
+                    remove_file(&path);
                 }
             }
         }
@@ -109,11 +121,12 @@ impl BlockStore {
         if length > self.max_bytes {
             return Ok(Put::TooLarge);
         }
+        // What is damaged, or can't be read, is written again.
+        if self.contains(hash) && matches!(self.get(hash), Ok(Some(_))) {
+            return Ok(Put::Known);
+        }
         let number = {
             let mut index = self.index();
-            if index.by_hash.contains_key(hash) {
-                return Ok(Put::Known);
-            }
             index.next += 1;
             index.next
         };
@@ -124,40 +137,35 @@ impl BlockStore {
         )?;
         let twin = self.index().insert(number, *hash, length);
         if let Some(twin) = twin {
-            self.remove(twin, hash);
+            remove_file(&file_path(&self.folder, twin, hash));
         }
         self.evict();
         Ok(Put::Stored)
     }
 
-    /// The serialized block, if it is kept.
+    /// The serialized block, if it is kept. One whose file was damaged is no longer kept, with a warning.
     ///
     /// # Errors
     ///
-    /// What the system answers, or that the file no longer is the block (`InvalidData`).
+    /// What the system answers.
     pub fn get(&self, hash: &Hash) -> io::Result<Option<Vec<u8>>> {
-        let found = {
-            let index = self.index();
-            index.by_hash.get(hash).and_then(|number| {
-                index
-                    .by_age
-                    .get(number)
-                    .map(|(_, length)| (*number, *length))
-            })
-        };
-        let Some((number, length)) = found else {
+        let found = self.index().by_hash.get(hash).copied();
+        let Some(number) = found else {
             return Ok(None);
         };
-        let bytes = match fs::read(file_path(&self.folder, number, hash)) {
-            // It gave way between the look at the index and the read.
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            other => other?,
-        };
-        let header = bytes.get(..HEADER).unwrap_or_default();
-        if bytes.len() as u64 != length || sha256d::Hash::hash(header).to_byte_array() != *hash {
-            return Err(damaged());
+        let path = file_path(&self.folder, number, hash);
+        match read(&path) {
+            Ok(bytes) if is_block(&bytes, hash) => return Ok(Some(bytes)),
+            Ok(_) => {}
+            // It gave way between the look at the index and the read, or somebody removed it.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error),
         }
-        Ok(Some(bytes))
+        if self.index().remove(number, hash) {
+            tracing::warn!(file = %path.display(), "a block file is damaged or gone, and no longer kept");
+            remove_file(&path);
+        }
+        Ok(None)
     }
 
     /// Whether the block is kept.
@@ -215,15 +223,7 @@ impl BlockStore {
                 index.remove_oldest()
             };
             let Some((number, hash)) = oldest else { return };
-            self.remove(number, &hash);
-        }
-    }
-
-    /// Removes a file that the index no longer knows. If that fails, the next start counts it again.
-    fn remove(&self, number: u64, hash: &Hash) {
-        let path = file_path(&self.folder, number, hash);
-        if let Err(error) = fs::remove_file(&path) {
-            tracing::warn!(file = %path.display(), %error, "can't remove an old block");
+            remove_file(&file_path(&self.folder, number, &hash));
         }
     }
 
@@ -250,6 +250,17 @@ impl Index {
         twin
     }
 
+    /// Forgets a block, unless it has another number by now. Whether it was there.
+    fn remove(&mut self, number: u64, hash: &Hash) -> bool {
+        if self.by_hash.get(hash) != Some(&number) {
+            return false;
+        }
+        self.by_hash.remove(hash);
+        let removed = self.by_age.remove(&number);
+        self.bytes -= removed.map_or(0, |(_, length)| length);
+        true
+    }
+
     fn remove_oldest(&mut self) -> Option<(u64, Hash)> {
         let (number, (hash, length)) = self.by_age.pop_first()?;
         self.by_hash.remove(&hash);
@@ -269,37 +280,71 @@ fn parse_name(path: &Path) -> Option<(u64, Hash)> {
     let (number, hash) = name.split_once('-')?;
     let hash: BlockHash = hash.parse().ok()?;
     // The name must be the one that would be written, or the file could not be found again.
-    let number: u64 = number.parse().ok()?;
+    let number: u64 = number.parse().ok().filter(|number| *number <= MAX_NUMBER)?;
     let hash = hash.to_byte_array();
     (file_path(path.parent()?, number, &hash) == path).then_some((number, hash))
 }
 
-/// The length of the file, if its first bytes are the header that its name says.
+/// Removes a file that the index does not know. If that fails, the next start finds it again.
+fn remove_file(path: &Path) {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::warn!(file = %path.display(), %error, "can't remove a block file");
+        }
+        _ => {}
+    }
+}
+
+/// The length of the file, if it can be a block's and its first bytes are the header that its name says.
 fn checked_length(path: &Path, hash: &Hash) -> io::Result<u64> {
     let mut file = File::open(path)?;
     let mut header = [0; HEADER];
     file.read_exact(&mut header)?;
-    if sha256d::Hash::hash(&header).to_byte_array() != *hash {
-        return Err(damaged());
+    let length = file.metadata()?.len();
+    if length > MAX_FILE_BYTES || sha256d::Hash::hash(&header).to_byte_array() != *hash {
+        let what = "the file is not the block that its name says";
+        return Err(io::Error::new(io::ErrorKind::InvalidData, what));
     }
-    Ok(file.metadata()?.len())
+    Ok(length)
 }
 
-fn damaged() -> io::Error {
-    io::Error::new(
-        io::ErrorKind::InvalidData,
-        "the file is not the block that its name says",
-    )
+/// The file, or so much of it that it is no block.
+fn read(path: &Path) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    File::open(path)?
+        .take(MAX_FILE_BYTES + 1)
+        .read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Whether these bytes are the block of that hash, every one of them: some milliseconds for a large block.
+fn is_block(bytes: &[u8], hash: &Hash) -> bool {
+    bitcoin::consensus::deserialize::<Block>(bytes).is_ok_and(|block| {
+        block.block_hash().to_byte_array() == *hash
+            && block.check_merkle_root()
+            && block.check_witness_commitment()
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    /// Some bytes that begin with a header, and their hash.
+    /// A block of 200 to 65,000 bytes whose header shows no work, and its hash.
     fn block(seed: u8, length: usize) -> (Hash, Vec<u8>) {
-        let bytes = vec![seed; length];
-        (sha256d::Hash::hash(&bytes[..80]).to_byte_array(), bytes)
+        let mut block = bitcoin::constants::genesis_block(bitcoin::Network::Regtest);
+        block.header.nonce = seed.into();
+        let coinbase = &mut block.txdata[0];
+        coinbase.output.clear();
+        coinbase.input[0].script_sig = bitcoin::ScriptBuf::new();
+        let padding = length - block.total_size();
+        // The length of a script of this size takes one or three bytes; the first was counted.
+        let padding = padding - if padding > 252 { 2 } else { 0 };
+        block.txdata[0].input[0].script_sig = vec![seed; padding].into();
+        block.header.merkle_root = block.compute_merkle_root().unwrap();
+        let bytes = bitcoin::consensus::serialize(&block);
+        assert_eq!(bytes.len(), length);
+        (block.block_hash().to_byte_array(), bytes)
     }
 
     fn names(folder: &Path) -> Vec<String> {
@@ -322,12 +367,13 @@ mod tests {
         assert_eq!(store.get(&[7; 32]).unwrap(), None);
         drop(store);
         let store = BlockStore::open(root.path(), 10_000).unwrap();
+        let bytes_of_header: [u8; HEADER] = bytes[..HEADER].try_into().unwrap();
         assert_eq!(store.get(&hash).unwrap(), Some(bytes));
         assert_eq!(
             (store.len(), store.bytes(), store.newest()),
             (1, 500, Some(hash))
         );
-        assert_eq!(store.headers(), [[1; 80]]);
+        assert_eq!(store.headers(), [bytes_of_header]);
     }
 
     #[test]
@@ -352,13 +398,13 @@ mod tests {
     #[test]
     fn age_survives_a_restart_and_a_smaller_bound_holds_at_once() {
         let root = tempfile::tempdir().unwrap();
-        let blocks: Vec<_> = (0..4).map(|seed| block(seed, 100)).collect();
+        let blocks: Vec<_> = (0..4).map(|seed| block(seed, 200)).collect();
         for (hash, bytes) in &blocks {
             // A store of its own for each, so that numbers must come from the files.
             let store = BlockStore::open(root.path(), 1_000).unwrap();
             store.put(hash, bytes).unwrap();
         }
-        let store = BlockStore::open(root.path(), 250).unwrap();
+        let store = BlockStore::open(root.path(), 500).unwrap();
         assert_eq!(store.len(), 2);
         assert!(store.contains(&blocks[2].0) && store.contains(&blocks[3].0));
     }
@@ -376,30 +422,45 @@ mod tests {
         fs::write(file_path(root.path(), 4, &other), b"short").unwrap();
         fs::write(root.path().join("notes.txt"), b"mine").unwrap();
         fs::write(root.path().join("5-zz.block"), b"mine too").unwrap();
+        // What is no file stays, whatever its name; so does a number that no arrival has.
+        let strange = [7, u64::MAX].map(|number| file_path(root.path(), number, &other));
+        fs::create_dir(&strange[0]).unwrap();
+        fs::write(&strange[1], &bytes).unwrap();
         // Two files of one block: the newer stays.
         fs::write(file_path(root.path(), 9, &hash), &bytes).unwrap();
         let store = BlockStore::open(root.path(), 10_000).unwrap();
         assert_eq!((store.len(), store.bytes()), (1, 300));
         let left = names(root.path());
-        assert_eq!(left.len(), 3, "{left:?}");
-        assert!(left[0].starts_with("000000000009-"));
+        assert_eq!(left.len(), 3 + strange.len(), "{left:?}");
+        assert!(left[1].starts_with("000000000009-"));
         assert_eq!(store.get(&hash).unwrap(), Some(bytes));
     }
 
     #[test]
-    fn a_file_that_changed_is_not_served() {
+    fn a_file_that_changed_is_not_served_and_can_be_put_again() {
         let root = tempfile::tempdir().unwrap();
         let (hash, bytes) = block(1, 300);
-        let store = BlockStore::open(root.path(), 10_000).unwrap();
-        store.put(&hash, &bytes).unwrap();
-        let path = file_path(root.path(), 1, &hash);
-        fs::write(&path, &bytes[..200]).unwrap();
-        assert_eq!(
-            store.get(&hash).unwrap_err().kind(),
-            io::ErrorKind::InvalidData
-        );
-        fs::remove_file(&path).unwrap();
-        assert_eq!(store.get(&hash).unwrap(), None);
+        let mut altered = bytes.clone();
+        altered[250] ^= 1;
+        let longer = [&bytes[..], b"x"].concat();
+        for damaged in [&bytes[..200], &altered, &longer, &vec![0; 4_000_001]] {
+            let store = BlockStore::open(root.path(), 10_000).unwrap();
+            store.put(&hash, &bytes).unwrap();
+            let path = root.path().join(&names(root.path())[0]);
+            fs::write(&path, damaged).unwrap();
+            assert_eq!(store.get(&hash).unwrap(), None);
+            assert!(store.is_empty() && store.bytes() == 0 && names(root.path()).is_empty());
+            // Also when it was damaged while nobody looked.
+            assert_eq!(store.put(&hash, &bytes).unwrap(), Put::Stored);
+            let path = root.path().join(&names(root.path())[0]);
+            fs::write(&path, damaged).unwrap();
+            let store = BlockStore::open(root.path(), 10_000).unwrap();
+            assert_eq!(store.put(&hash, &bytes).unwrap(), Put::Stored);
+            assert_eq!(store.get(&hash).unwrap().as_ref(), Some(&bytes));
+            assert_eq!((store.len(), store.bytes()), (1, 300));
+            fs::remove_file(root.path().join(&names(root.path())[0])).unwrap();
+            assert_eq!(store.get(&hash).unwrap(), None);
+        }
     }
 
     #[test]
