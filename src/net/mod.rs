@@ -102,7 +102,11 @@ impl fmt::Display for BindError {
                 formatter,
                 "the system forbids it (ports below 1024 are privileged); choose another with {option}"
             ),
-            _ => write!(formatter, "{}; choose another with {option}", self.source),
+            // Whoever shows the error adds its source.
+            _ => write!(
+                formatter,
+                "the system refuses; choose another with {option}"
+            ),
         }
     }
 }

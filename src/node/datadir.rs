@@ -8,6 +8,7 @@
 //!   blocks/     see the block store
 //! ```
 
+use std::collections::BTreeMap;
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io;
 use std::net::SocketAddr;
@@ -46,13 +47,13 @@ pub enum DatadirError {
     )]
     InUse(PathBuf),
     /// The system refuses.
-    #[error("can't {what} {}: {source}; check the path and its permissions, or give another --datadir", .path.display())]
+    #[error("can't {what} {}; check the path and its permissions, or give another --datadir", .path.display())]
     Io {
         /// What was tried.
         what: &'static str,
         /// Where.
         path: PathBuf,
-        /// What the system said.
+        /// What the system said; whoever shows the error adds it.
         source: io::Error,
     },
 }
@@ -97,6 +98,8 @@ pub fn network_folder(root: &Path, network: NetworkName) -> PathBuf {
 pub struct Datadir {
     folder: PathBuf,
     _lock: File,
+    /// The small files written here, and what is in them.
+    written: BTreeMap<&'static str, Vec<u8>>,
 }
 
 impl Datadir {
@@ -120,10 +123,17 @@ impl Datadir {
             .open(&path)
             .map_err(|error| fail("open the lock file", &path, error))?;
         match lock.try_lock() {
-            Ok(()) => Ok(Self {
-                folder: folder.to_owned(),
-                _lock: lock,
-            }),
+            Ok(()) => {
+                // What a killed node left would send callers to ports that are others' by now.
+                for name in [COOKIE, ADDRESSES] {
+                    let _ = fs::remove_file(folder.join(name));
+                }
+                Ok(Self {
+                    folder: folder.to_owned(),
+                    _lock: lock,
+                    written: BTreeMap::new(),
+                })
+            }
             Err(TryLockError::WouldBlock) => Err(DatadirError::InUse(folder.to_owned())),
             Err(TryLockError::Error(error)) => Err(fail("lock", &path, error)),
         }
@@ -139,19 +149,18 @@ impl Datadir {
     /// # Errors
     ///
     /// The system refuses the file or has no randomness.
-    pub fn write_cookie(&self) -> Result<String, DatadirError> {
-        let path = self.folder.join(COOKIE);
+    pub fn write_cookie(&mut self) -> Result<String, DatadirError> {
         let mut secret = [0; 32];
         SysRng
             .try_fill_bytes(&mut secret)
             .map_err(|error| DatadirError::Io {
                 what: "draw randomness for",
-                path: path.clone(),
+                path: self.folder.join(COOKIE),
                 source: io::Error::other(error.to_string()),
             })?;
         let secret = secret.to_lower_hex_string();
         let text = format!("{COOKIE_USER}:{secret}");
-        self.write(&path, text.as_bytes(), Readers::OwnerOnly)?;
+        self.write(COOKIE, text.into_bytes(), Readers::OwnerOnly)?;
         Ok(secret)
     }
 
@@ -160,26 +169,38 @@ impl Datadir {
     /// # Errors
     ///
     /// The system refuses the file.
-    pub fn write_addresses(&self, addresses: &Addresses) -> Result<(), DatadirError> {
+    pub fn write_addresses(&mut self, addresses: &Addresses) -> Result<(), DatadirError> {
         let mut text = serde_json::to_vec_pretty(addresses).expect("plain fields become JSON");
         text.push(b'\n');
-        self.write(&self.folder.join(ADDRESSES), &text, Readers::Usual)
+        self.write(ADDRESSES, text, Readers::Usual)
     }
 
-    fn write(&self, path: &Path, bytes: &[u8], readers: Readers) -> Result<(), DatadirError> {
-        write_atomically(path, bytes, readers).map_err(|source| DatadirError::Io {
+    fn write(
+        &mut self,
+        name: &'static str,
+        bytes: Vec<u8>,
+        readers: Readers,
+    ) -> Result<(), DatadirError> {
+        let path = self.folder.join(name);
+        write_atomically(&path, &bytes, readers).map_err(|source| DatadirError::Io {
             what: "write",
-            path: path.to_owned(),
+            path,
             source,
-        })
+        })?;
+        self.written.insert(name, bytes);
+        Ok(())
     }
 }
 
 impl Drop for Datadir {
-    /// What would mislead a caller goes while the lock is still held.
+    /// What would mislead a caller goes while the lock is still held. Files that are another node's stay: the
+    /// folder may have been removed and made anew meanwhile, and with it the lock.
     fn drop(&mut self) {
-        for name in [COOKIE, ADDRESSES] {
-            let _ = fs::remove_file(self.folder.join(name));
+        for (name, bytes) in &self.written {
+            let path = self.folder.join(name);
+            if read_small(&path).is_ok_and(|text| text.as_bytes() == bytes) {
+                let _ = fs::remove_file(path);
+            }
         }
     }
 }
@@ -242,7 +263,7 @@ mod tests {
     #[test]
     fn cookie_and_addresses_live_as_long_as_the_node() {
         let root = tempfile::tempdir().unwrap();
-        let datadir = Datadir::open(root.path()).unwrap();
+        let mut datadir = Datadir::open(root.path()).unwrap();
         let secret = datadir.write_cookie().unwrap();
         let again = datadir.write_cookie().unwrap();
         assert!(secret.len() == 64 && secret != again);
@@ -262,6 +283,23 @@ mod tests {
         drop(datadir);
         assert_eq!(read_addresses(root.path()), None);
         assert!(read_cookie(root.path()).is_err());
+    }
+
+    #[test]
+    fn what_a_killed_node_left_goes_and_what_another_wrote_stays() {
+        let root = tempfile::tempdir().unwrap();
+        let folder = root.path().join("datadir");
+        fs::create_dir(&folder).unwrap();
+        fs::write(folder.join(COOKIE), b"__cookie__:old").unwrap();
+        let mut first = Datadir::open(&folder).unwrap();
+        assert!(read_cookie(&folder).is_err());
+        first.write_cookie().unwrap();
+        // Someone removes the folder, and with it the lock; another node makes it anew.
+        fs::remove_dir_all(&folder).unwrap();
+        let mut second = Datadir::open(&folder).unwrap();
+        let secret = second.write_cookie().unwrap();
+        drop(first);
+        assert_eq!(read_cookie(&folder).unwrap().1, secret);
     }
 
     #[test]

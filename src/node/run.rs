@@ -62,7 +62,7 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
     settings::check_clock(clock.now().as_unix_seconds(), network)?;
     let book = HeaderBook::new(network, config.trusted_start)
         .map_err(|error| anyhow!("`trusted-start` makes no sense: {error}"))?;
-    let datadir = Datadir::open(&settings.folder)?;
+    let mut datadir = Datadir::open(&settings.folder)?;
     let blocks = datadir.folder().join("blocks");
     let store = BlockStore::open(&blocks, config.store_bytes).with_context(|| {
         format!(
@@ -97,7 +97,7 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
         book,
         store: Arc::new(store),
     };
-    let outcome = runtime.block_on(serve(config, &datadir, parts, headers, sockets));
+    let outcome = runtime.block_on(serve(config, &mut datadir, parts, headers, sockets));
     runtime.shutdown_timeout(Duration::from_secs(1));
     outcome
 }
@@ -112,7 +112,7 @@ struct Parts {
 
 async fn serve(
     config: &Config,
-    datadir: &Datadir,
+    datadir: &mut Datadir,
     parts: Parts,
     headers: HeaderFile,
     sockets: Sockets,
