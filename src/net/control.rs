@@ -401,6 +401,16 @@ impl ControlHub {
         Ok(id)
     }
 
+    /// As [`ControlHub::connect`], without waiting for it.
+    pub fn try_once(&self, target: &str) {
+        let (hub, target) = (self.clone(), target.to_owned());
+        self.0.runtime.spawn(async move {
+            if let Err(error) = hub.connect(&target).await {
+                tracing::info!(%error, "the one try failed");
+            }
+        });
+    }
+
     /// Keeps `target` connected: again and again, with growing pauses, until
     /// [`ControlHub::forget`].
     ///

@@ -9,6 +9,7 @@ use anyhow::{Context as _, anyhow, bail};
 use rand::TryRng;
 use rand::rngs::SysRng;
 use tokio::net::TcpListener;
+use tokio::runtime::{Handle, Runtime};
 use tokio::sync::mpsc;
 
 use super::datadir::{Addresses, Datadir};
@@ -37,7 +38,8 @@ const MAX_BLOCKS: usize = 16;
 /// The largest datagram that path probes try, in bytes of payload: what an Ethernet frame holds behind
 /// IPv4 and UDP. Larger ones would be lost on nearly every path of the Internet.
 const MAX_DATAGRAM: u16 = 1_472;
-/// How long connections may take to end once the engine has let go of them.
+/// How long connections may take to end once the engine has let go of them, and how long whoever reads
+/// the events may take to read the last of them.
 const FAREWELL_TIME: Duration = Duration::from_secs(3);
 /// How long running calls may take once the node stops.
 const LAST_CALLS_TIME: Duration = Duration::from_secs(5);
@@ -85,21 +87,27 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
         book.submit(&header, clock.now()).ok();
     }
     let sockets = bind(config, network)?;
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .thread_name("blocktorrent")
-        .enable_all()
-        .build()
-        .context("can't start threads")?;
+    let (peers, callers) = (runtime("peers")?, runtime("rpc")?);
     let parts = Parts {
         network,
         clock,
         book,
         store: Arc::new(store),
+        callers: callers.handle().clone(),
     };
-    let outcome = runtime.block_on(serve(config, &mut datadir, parts, headers, sockets));
-    runtime.shutdown_timeout(Duration::from_secs(1));
+    let outcome = peers.block_on(serve(config, &mut datadir, parts, headers, sockets));
+    callers.shutdown_timeout(Duration::from_secs(1));
+    peers.shutdown_timeout(Duration::from_secs(1));
     outcome
+}
+
+fn runtime(name: &str) -> anyhow::Result<Runtime> {
+    tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .thread_name(name)
+        .enable_all()
+        .build()
+        .context("can't start threads")
 }
 
 /// What has been opened before the sockets.
@@ -108,6 +116,8 @@ struct Parts {
     clock: Clock,
     book: HeaderBook,
     store: Arc<BlockStore>,
+    /// Where calls are answered.
+    callers: Handle,
 }
 
 async fn serve(
@@ -122,7 +132,10 @@ async fn serve(
     if config.test.stop_at_eof {
         watch_stdin(&stop)?;
     }
-    let rpc_listener = TcpListener::from_std(sockets.rpc)?;
+    let rpc_listener = {
+        let _context = parts.callers.enter();
+        TcpListener::from_std(sockets.rpc)?
+    };
     let addresses = Addresses {
         pid: std::process::id(),
         network: config.network.to_string(),
@@ -159,7 +172,8 @@ async fn serve(
         stop: stop.clone(),
     };
     let credentials = Credentials::new(&datadir.write_cookie()?, config.rpc_login.as_ref());
-    let server = tokio::spawn(rpc::http::serve(rpc_listener, context, credentials));
+    let server = rpc::http::serve(rpc_listener, context, credentials);
+    let server = parts.callers.spawn(server);
     datadir.write_addresses(&addresses)?;
     // Before any peer is let in, so that it is the first of the events.
     threads.announce(parts.clock, &addresses);
@@ -238,7 +252,11 @@ impl Threads {
         let ended = join(self.engine).await;
         let _ = tokio::time::timeout(FAREWELL_TIME, hub.closed()).await;
         join(self.store).await?;
-        join(self.events).await?;
+        // Whoever was to read the events may have stopped reading, and need not be there any more.
+        match tokio::time::timeout(FAREWELL_TIME, join(self.events)).await {
+            Ok(joined) => joined?,
+            Err(_) => tracing::warn!("the last events were not read, and are lost"),
+        }
         ended?.context("the engine's thread failed")
     }
 }

@@ -235,12 +235,7 @@ impl Context {
                 "Error: Node could not be removed. It has not been added previously.",
             )),
             "onetry" => {
-                let hub = self.hub.clone();
-                tokio::spawn(async move {
-                    if let Err(error) = hub.connect(&target).await {
-                        tracing::info!(%error, "the one try failed");
-                    }
-                });
+                self.hub.try_once(&target);
                 Ok(Value::Null)
             }
             other => Err(RpcError::new(

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use axum::Router;
 use axum::body::{Body, HttpBody, to_bytes};
-use axum::extract::{Request, State};
+use axum::extract::{ConnectInfo, Request, State};
 use axum::http::header::{ALLOW, CONTENT_TYPE, WWW_AUTHENTICATE};
 use axum::http::{Method, StatusCode};
 use axum::response::{IntoResponse, Response};
@@ -17,7 +17,7 @@ use tokio::sync::Semaphore;
 use super::Context;
 use super::auth::{Access, Credentials};
 use super::error::{Code, RpcError};
-use super::listener::BoundedListener;
+use super::listener::{BoundedListener, Caller, Room};
 use super::request::{self, Request as Call, Unreadable, Version};
 
 /// Bytes of a request's body: the largest block in hex, 8,000,000 digits, and what is around it.
@@ -57,13 +57,25 @@ pub async fn serve(
         credentials,
         room: Semaphore::new(MAX_CALLS),
     });
+    let room = Arc::new(Room::default());
+    let listener = BoundedListener::new(listener, Arc::clone(&room));
     let router = Router::new().fallback(handle).with_state(server);
-    axum::serve(BoundedListener::new(listener), router)
-        .with_graceful_shutdown(async move { stop.stopped().await })
-        .await
+    axum::serve(
+        listener,
+        router.into_make_service_with_connect_info::<Caller>(),
+    )
+    .with_graceful_shutdown(async move {
+        stop.stopped().await;
+        room.let_strangers_go();
+    })
+    .await
 }
 
-async fn handle(State(server): State<Arc<Server>>, request: Request) -> Response {
+async fn handle(
+    State(server): State<Arc<Server>>,
+    ConnectInfo(caller): ConnectInfo<Caller>,
+    request: Request,
+) -> Response {
     if request.uri().path() != "/" {
         return (StatusCode::NOT_FOUND, "JSON-RPC is served at / alone\n").into_response();
     }
@@ -80,6 +92,7 @@ async fn handle(State(server): State<Arc<Server>>, request: Request) -> Response
             return unauthorized();
         }
     }
+    let _works = caller.works();
     let Ok(_permit) = server.room.try_acquire() else {
         return (
             StatusCode::SERVICE_UNAVAILABLE,

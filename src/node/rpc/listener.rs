@@ -1,16 +1,22 @@
-//! A listener that holds a bounded number of connections, and lets go of silent ones.
+//! A listener that holds a bounded number of connections, and lets go of those that nobody waits for.
+//!
+//! A connection either works, for a caller who has shown a credential, or waits for its caller. When all
+//! places are taken and another caller comes, the one that has waited longest gives way: whoever holds
+//! connections open and says nothing, or says it letter by letter, keeps nobody out.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
-use axum::serve::Listener;
+use axum::extract::connect_info::Connected;
+use axum::serve::{IncomingStream, Listener};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 /// Connections at once. Callers on this machine are scripts and a few services.
@@ -19,19 +25,162 @@ pub const MAX_CONNECTIONS: usize = 64;
 /// something is to be written. Longer than any answer takes.
 const IDLE_TIME: Duration = Duration::from_secs(60);
 
-/// A TCP listener that accepts the next connection when there is room for it.
+/// The connections that are open, and who of them waits.
+#[derive(Debug, Default)]
+pub struct Room {
+    seats: Mutex<Seats>,
+    /// Notified when a connection begins to wait.
+    waits: Notify,
+}
+
+#[derive(Debug, Default)]
+struct Seats {
+    /// Counts accepted connections and ended calls: a smaller number was earlier.
+    turn: u64,
+    /// Those that wait, by the turn in which they began to.
+    waiting: BTreeMap<u64, u64>,
+    open: BTreeMap<u64, Seat>,
+}
+
+#[derive(Debug)]
+struct Seat {
+    /// Since which turn it waits, if it does.
+    since: Option<u64>,
+    /// Whether a credential was shown on it.
+    known: bool,
+    /// Dropped to let it go.
+    _hold: oneshot::Sender<()>,
+}
+
+impl Room {
+    fn seats(&self) -> MutexGuard<'_, Seats> {
+        // Nothing panics while it holds the lock.
+        self.seats.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A new connection, which waits; what is returned ends when it is let go of.
+    fn enter(&self) -> (u64, oneshot::Receiver<()>) {
+        let (hold, held) = oneshot::channel();
+        let mut seats = self.seats();
+        seats.turn += 1;
+        let id = seats.turn;
+        seats.waiting.insert(id, id);
+        let seat = Seat {
+            since: Some(id),
+            known: false,
+            _hold: hold,
+        };
+        seats.open.insert(id, seat);
+        (id, held)
+    }
+
+    fn leave(&self, id: u64) {
+        let mut seats = self.seats();
+        if let Some(since) = seats.open.remove(&id).and_then(|seat| seat.since) {
+            seats.waiting.remove(&since);
+        }
+    }
+
+    fn begin(&self, id: u64) {
+        let mut seats = self.seats();
+        let Some(seat) = seats.open.get_mut(&id) else {
+            return;
+        };
+        seat.known = true;
+        if let Some(since) = seat.since.take() {
+            seats.waiting.remove(&since);
+        }
+    }
+
+    fn end(&self, id: u64) {
+        let mut seats = self.seats();
+        seats.turn += 1;
+        let turn = seats.turn;
+        let Some(seat) = seats.open.get_mut(&id) else {
+            return;
+        };
+        seat.since = Some(turn);
+        seats.waiting.insert(turn, id);
+        drop(seats);
+        self.waits.notify_one();
+    }
+
+    /// Lets go of the connection that has waited longest; whether one waits.
+    fn let_one_go(&self) -> bool {
+        let mut seats = self.seats();
+        let longest = seats.waiting.pop_first();
+        longest.is_some_and(|(_, id)| seats.open.remove(&id).is_some())
+    }
+
+    /// Lets go of all on which nobody has shown a credential, for the node stops.
+    pub fn let_strangers_go(&self) {
+        let mut seats = self.seats();
+        let Seats { waiting, open, .. } = &mut *seats;
+        open.retain(|_, seat| seat.known);
+        waiting.retain(|_, id| open.contains_key(id));
+    }
+}
+
+/// Who calls over a connection.
+#[derive(Clone, Debug)]
+pub struct Caller {
+    room: Arc<Room>,
+    id: u64,
+}
+
+impl Caller {
+    /// The connection works for its caller, who has shown a credential, until this is dropped.
+    pub fn works(&self) -> Works<'_> {
+        self.room.begin(self.id);
+        Works(self)
+    }
+}
+
+impl Connected<IncomingStream<'_, BoundedListener>> for Caller {
+    fn connect_info(stream: IncomingStream<'_, BoundedListener>) -> Self {
+        stream.io().caller.clone()
+    }
+}
+
+/// While it lives, a connection is not let go of.
+#[derive(Debug)]
+pub struct Works<'a>(&'a Caller);
+
+impl Drop for Works<'_> {
+    fn drop(&mut self) {
+        self.0.room.end(self.0.id);
+    }
+}
+
+/// A TCP listener that accepts the next connection when there is room for it, or can be made.
 #[derive(Debug)]
 pub struct BoundedListener {
     listener: TcpListener,
-    room: Arc<Semaphore>,
+    places: Arc<Semaphore>,
+    room: Arc<Room>,
 }
 
 impl BoundedListener {
-    /// Bounds `listener` to [`MAX_CONNECTIONS`].
-    pub fn new(listener: TcpListener) -> Self {
+    /// Bounds `listener` to [`MAX_CONNECTIONS`], which are in `room`.
+    pub fn new(listener: TcpListener, room: Arc<Room>) -> Self {
         Self {
             listener,
-            room: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+            places: Arc::new(Semaphore::new(MAX_CONNECTIONS)),
+            room,
+        }
+    }
+
+    /// A place: a free one, or that of the connection that has waited longest, or the next that comes free.
+    async fn place(&self) -> OwnedSemaphorePermit {
+        let free = Arc::clone(&self.places).acquire_owned();
+        tokio::pin!(free);
+        let mut let_go = self.places.available_permits() > 0;
+        loop {
+            let_go = let_go || self.room.let_one_go();
+            tokio::select! {
+                permit = &mut free => return permit.expect("the semaphore is never closed"),
+                () = self.room.waits.notified(), if !let_go => {}
+            }
         }
     }
 }
@@ -41,14 +190,19 @@ impl Listener for BoundedListener {
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Self::Io, Self::Addr) {
-        let permit = Arc::clone(&self.room).acquire_owned().await;
-        let permit = permit.expect("the semaphore is never closed");
         // This accept waits a second when the system has no descriptors left, and tries again.
         let (stream, remote) = Listener::accept(&mut self.listener).await;
+        let permit = self.place().await;
         let _ = stream.set_nodelay(true);
+        let (id, held) = self.room.enter();
         let stream = BoundedStream {
             stream,
             silence: Box::pin(sleep_until(Instant::now() + IDLE_TIME)),
+            held,
+            caller: Caller {
+                room: Arc::clone(&self.room),
+                id,
+            },
             _permit: permit,
         };
         (stream, remote)
@@ -59,15 +213,31 @@ impl Listener for BoundedListener {
     }
 }
 
-/// A connection that counts, and breaks when nothing moves for [`IDLE_TIME`].
+/// A connection that counts, and breaks when nothing moves for [`IDLE_TIME`] or when it is let go of.
 #[derive(Debug)]
 pub struct BoundedStream {
     stream: TcpStream,
     silence: Pin<Box<Sleep>>,
+    held: oneshot::Receiver<()>,
+    caller: Caller,
     _permit: OwnedSemaphorePermit,
 }
 
+impl Drop for BoundedStream {
+    fn drop(&mut self) {
+        self.caller.room.leave(self.caller.id);
+    }
+}
+
 impl BoundedStream {
+    /// Breaks the connection if it was let go of.
+    fn still_held(&mut self, context: &mut Context<'_>) -> io::Result<()> {
+        match Pin::new(&mut self.held).poll(context) {
+            Poll::Ready(_) => Err(io::ErrorKind::ConnectionAborted.into()),
+            Poll::Pending => Ok(()),
+        }
+    }
+
     /// Notes that something moved, or breaks the connection if that is too long ago.
     fn watched<T>(
         &mut self,
@@ -89,6 +259,7 @@ impl AsyncRead for BoundedStream {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
+        self.still_held(context)?;
         let outcome = Pin::new(&mut self.stream).poll_read(context, buffer);
         self.watched(context, outcome)
     }
@@ -100,6 +271,7 @@ impl AsyncWrite for BoundedStream {
         context: &mut Context<'_>,
         bytes: &[u8],
     ) -> Poll<io::Result<usize>> {
+        self.still_held(context)?;
         let outcome = Pin::new(&mut self.stream).poll_write(context, bytes);
         self.watched(context, outcome)
     }

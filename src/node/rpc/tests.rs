@@ -16,6 +16,7 @@ use tokio::task::spawn_blocking;
 
 use super::auth::Credentials;
 use super::http::{MAX_BATCH, MAX_BODY_BYTES, serve};
+use super::listener::MAX_CONNECTIONS;
 use super::{Context, methods};
 use crate::chain::Network;
 use crate::net::{Clock, ControlHub, HubOptions};
@@ -555,4 +556,61 @@ async fn stop_is_answered_before_the_server_ends() {
     assert_eq!(said, "blocktorrent stopping");
     bench.stop.stopped().await;
     bench.server.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn connections_that_say_nothing_keep_nobody_out_and_hold_up_no_end() {
+    let bench = Bench::start().await;
+    // What listens takes the first of them, and the system the rest.
+    let _silent: Vec<TcpStream> = (0..MAX_CONNECTIONS * 2)
+        .map(|place| {
+            let mut stream = TcpStream::connect(bench.address).unwrap();
+            let said = if place % 2 == 0 { "" } else { "POST / HTTP" };
+            stream.write_all(said.as_bytes()).unwrap();
+            stream
+        })
+        .collect();
+    for _ in 0..3 {
+        assert!(bench.result("uptime", json!([])).await.is_u64());
+    }
+    bench.stop.stop();
+    let ended = tokio::time::timeout(Duration::from_secs(20), bench.server).await;
+    ended.unwrap().unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn one_that_is_answered_is_not_let_go_of() {
+    let bench = Bench::start().await;
+    let address = bench.address;
+    let login = BASE64_STANDARD.encode(format!("__cookie__:{SECRET}"));
+    let call = json!({"method": "uptime", "id": 1}).to_string();
+    let (first, rest) = call.split_at(5);
+    let length = call.len();
+    let head = format!(
+        "POST / HTTP/1.1\r\nHost: x\r\nConnection: close\r\nContent-Length: {length}\r\n\
+         Expect: 100-continue\r\nAuthorization: Basic {login}\r\n\r\n"
+    );
+    let mut works = TcpStream::connect(address).unwrap();
+    works.write_all(head.as_bytes()).unwrap();
+    // It is asked for the body once its credential has been seen.
+    let mut works = spawn_blocking(move || {
+        let mut asked = [0; 25];
+        works.read_exact(&mut asked).unwrap();
+        assert!(asked.starts_with(b"HTTP/1.1 100 Continue"));
+        works
+    })
+    .await
+    .unwrap();
+    works.write_all(first.as_bytes()).unwrap();
+    let _silent: Vec<TcpStream> = (0..MAX_CONNECTIONS * 2)
+        .map(|_| TcpStream::connect(address).unwrap())
+        .collect();
+    assert!(bench.result("uptime", json!([])).await.is_u64());
+    works.write_all(rest.as_bytes()).unwrap();
+    let answer = spawn_blocking(move || {
+        let mut answer = String::new();
+        works.read_to_string(&mut answer).unwrap();
+        answer
+    });
+    assert!(answer.await.unwrap().starts_with("HTTP/1.1 200"));
 }
