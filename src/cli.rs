@@ -1,12 +1,17 @@
 //! The command line: `node`, `cli` and `demo`, and what `--help` says of them.
 
 use std::fmt::Write as _;
+use std::io::{ErrorKind, Write as _};
 use std::path::PathBuf;
 
-use clap::error::ErrorKind;
+use anyhow::Context as _;
+use clap::error::ErrorKind as Usage;
 use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 
 use crate::config::{NetworkName, Options};
+
+/// Characters of a complaint that are shown: some lines of a terminal, more than any that makes sense has.
+const MAX_COMPLAINT: usize = 1_000;
 
 /// The whole command line.
 #[derive(Clone, Debug, Parser)]
@@ -34,15 +39,47 @@ impl CommandLine {
     /// and exits where that is asked for.
     pub fn of_process() -> Self {
         Self::try_parse().unwrap_or_else(|error| {
-            if error.use_stderr()
-                && error.kind() != ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand
+            if error.use_stderr() && error.kind() != Usage::DisplayHelpOnMissingArgumentOrSubcommand
             {
-                eprintln!("{}", one_line(&error.render().to_string()));
+                complain(&one_line(&error.render().to_string()));
                 std::process::exit(error.exit_code());
             }
             error.exit()
         })
     }
+}
+
+/// Prints what was asked for. A reader that has seen enough, such as `head`, is no failure.
+///
+/// # Errors
+///
+/// Stdout takes nothing for another reason, such as a full disk.
+pub fn print(text: &str) -> anyhow::Result<()> {
+    let mut stdout = std::io::stdout();
+    let written = stdout
+        .write_all(text.as_bytes())
+        .and_then(|()| stdout.flush());
+    match written {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => {
+            Err(error).context("can't write to stdout")
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Writes one line to stderr, whatever is in it: what an operator or a file said may have line breaks, and be as
+/// long as they like. That nobody reads there is no failure.
+pub fn complain(line: &str) {
+    let clean = |character: char| match character.is_control() {
+        true => ' ',
+        false => character,
+    };
+    let shown: String = line.chars().map(clean).take(MAX_COMPLAINT).collect();
+    let more = match line.chars().nth(MAX_COMPLAINT) {
+        Some(_) => "...",
+        None => "",
+    };
+    let _ = writeln!(std::io::stderr(), "{shown}{more}");
 }
 
 /// What is wrong and what would be right, without the usage that follows.
@@ -162,7 +199,7 @@ pub struct DemoOptions {
     #[arg(long, value_name = "PCT", default_value_t = 0.0, value_parser = percentage)]
     pub loss: f64,
     /// One-way delay of every link
-    #[arg(long, value_name = "MS", default_value_t = 0.0, value_parser = not_negative)]
+    #[arg(long, value_name = "MS", default_value_t = 0.0, value_parser = delay_ms)]
     pub delay: f64,
     /// What each node can send [default: no limit]
     #[arg(long, value_name = "MBIT", value_parser = positive)]
@@ -208,10 +245,11 @@ fn percentage(text: &str) -> Result<f64, String> {
     }
 }
 
-fn not_negative(text: &str) -> Result<f64, String> {
+/// A handshake takes two one-way delays, and nodes give it 10 s.
+fn delay_ms(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
-        Ok(number) if (0.0..=10_000.0).contains(&number) => Ok(number),
-        _ => Err("give a number from 0 to 10000".to_owned()),
+        Ok(number) if (0.0..=4_000.0).contains(&number) => Ok(number),
+        _ => Err("give a number from 0 to 4000".to_owned()),
     }
 }
 
@@ -389,6 +427,7 @@ mod tests {
             "demo --loss 101",
             "demo --warm x",
             "demo --rate 0",
+            "demo --delay 4001",
             "demo --push 4",
             "demo --topology knot",
         ] {

@@ -119,6 +119,19 @@ fn senseless_flags_are_refused_in_one_line() {
     }
 }
 
+#[test]
+fn a_reader_that_has_left_is_no_failure() {
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let output = Command::new(env!("CARGO_BIN_EXE_blocktorrent"))
+        .args(["demo", "--nodes", "2", "--json"])
+        .stdout(writer)
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{output:?}");
+    assert!(output.stderr.is_empty(), "{output:?}");
+}
+
 #[cfg(unix)]
 #[test]
 fn nothing_stays_behind_when_it_is_interrupted() {

@@ -12,6 +12,7 @@ use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, UdpSocket};
 use std::path::Path;
 use std::process::{Child, ChildStdout, Command, Output, Stdio};
+use std::time::Duration;
 
 use serde_json::Value;
 
@@ -39,6 +40,11 @@ impl Node {
 
     /// Starts a node on ports that the system picks and waits until it is ready.
     fn start_bare(folder: &Path, more: &[&str]) -> Self {
+        Self::start_logging(folder, more, Stdio::piped())
+    }
+
+    /// As [`Node::start_bare`], with its log somewhere else.
+    fn start_logging(folder: &Path, more: &[&str], log: Stdio) -> Self {
         let folder = folder.to_str().unwrap().to_owned();
         let any = "127.0.0.1:0";
         let mut child = program(&["node", "--datadir", &folder, "--control-listen", any])
@@ -46,7 +52,7 @@ impl Node {
             .args(["--p2p-listen", any, "--events-stdout"])
             .args(more)
             .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
+            .stderr(log)
             .spawn()
             .unwrap();
         let events = BufReader::new(child.stdout.take().unwrap());
@@ -93,8 +99,9 @@ impl Node {
     /// Waits for the process to end, and gives its exit code and log.
     fn end(mut self) -> (Option<i32>, String) {
         let mut log = String::new();
-        let mut stderr = self.child.stderr.take().unwrap();
-        stderr.read_to_string(&mut log).unwrap();
+        if let Some(mut stderr) = self.child.stderr.take() {
+            stderr.read_to_string(&mut log).unwrap();
+        }
         (self.child.wait().unwrap().code(), log)
     }
 }
@@ -265,6 +272,39 @@ fn sigterm_ends_a_node_cleanly_and_a_killed_one_leaves_no_trouble() {
 }
 
 #[test]
+fn a_node_needs_no_reader_of_its_log() {
+    let root = tempfile::tempdir().unwrap();
+    let flags = ["--network", "regtest", "--log", "trace"];
+    // The reader has left.
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let node = Node::start_logging(root.path(), &flags, writer.into());
+    let wrong = node.cli(&["--rpc-user", "a", "--rpc-password", "b", "uptime"]);
+    assert!(text(&wrong.stderr).contains("refuses this user and password"));
+    assert!(node.call(&["uptime"]).is_number());
+    node.call(&["stop"]);
+    assert_eq!(node.end().0, Some(0));
+    // The reader is there, and reads nothing: the pipe is full.
+    let (reader, mut writer) = std::io::pipe().unwrap();
+    let log = writer.try_clone().unwrap().into();
+    let node = Node::start_logging(root.path(), &flags, log);
+    let (filled, is_full) = std::sync::mpsc::channel();
+    let fill = std::thread::spawn(move || {
+        while writer.write_all(&[b' '; 1_024]).is_ok() {
+            filled.send(()).ok();
+        }
+    });
+    while is_full.recv_timeout(Duration::from_millis(300)).is_ok() {}
+    let wrong = node.cli(&["--rpc-user", "a", "--rpc-password", "b", "uptime"]);
+    assert!(text(&wrong.stderr).contains("refuses this user and password"));
+    assert!(node.call(&["uptime"]).is_number());
+    node.call(&["stop"]);
+    assert_eq!(node.end().0, Some(0));
+    drop(reader);
+    fill.join().unwrap();
+}
+
+#[test]
 fn what_is_in_use_is_named_in_one_line() {
     let root = tempfile::tempdir().unwrap();
     let other = tempfile::tempdir().unwrap();
@@ -305,6 +345,15 @@ fn senseless_configurations_are_refused_in_one_line() {
     assert!(line.contains("can't read the configuration file /nowhere/x.toml; check the path"));
     let line = refusal(root.path(), &["--push-level", "9"]);
     assert_eq!(line, "error: `push-level` is 9; give a number from 0 to 3");
+    let lines = refusal(root.path(), &["--config", "/nowhere/x\ny.toml"]);
+    assert!(lines.contains("/nowhere/x y.toml"), "{lines}");
+    let long = refusal(root.path(), &["--config", &"x".repeat(100_000)]);
+    assert!(long.len() < 1_100, "{}", long.len());
+    let line = refusal(root.path(), &["--log", "inof"]);
+    assert!(
+        line.contains("`log` is \"inof\", which is no filter"),
+        "{line}"
+    );
     let line = refusal(root.path(), &["--log", "a=b=c"]);
     assert!(
         line.contains("`log` is \"a=b=c\", which is no filter"),
@@ -321,6 +370,13 @@ fn senseless_configurations_are_refused_in_one_line() {
 fn the_sample_configuration_can_be_used_at_once() {
     let sample = program(&["node", "--print-config"]).output().unwrap();
     assert!(sample.status.success());
+    // `head` reads some lines, and leaves.
+    let (reader, writer) = std::io::pipe().unwrap();
+    drop(reader);
+    let mut headless = program(&["node", "--print-config"]);
+    let headless = headless.stdout(writer).stderr(Stdio::piped()).output();
+    let headless = headless.unwrap();
+    assert!(headless.status.success() && headless.stderr.is_empty());
     let root = tempfile::tempdir().unwrap();
     std::fs::write(root.path().join("blocktorrent.toml"), &sample.stdout).unwrap();
     let node = Node::start(root.path(), &[]);

@@ -1,6 +1,6 @@
 //! `blocktorrent cli`: calls the running node, as bitcoin-cli does.
 
-use std::io::{Read, Write};
+use std::io::Read;
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -14,7 +14,7 @@ use super::datadir::{read_addresses, read_cookie};
 use super::rpc::http::MAX_BODY_BYTES;
 use super::rpc::methods::{self, Method};
 use super::settings::Settings;
-use crate::cli::CallOptions;
+use crate::cli::{CallOptions, complain, print};
 use crate::config::Options;
 
 /// How long the node may take to accept a connection, on loopback.
@@ -150,7 +150,9 @@ fn print_answer(response: &Value) -> anyhow::Result<ExitCode> {
     if let Some(error) = response.get("error").filter(|error| !error.is_null()) {
         let code = error["code"].as_i64().unwrap_or(1);
         let message = error["message"].as_str().unwrap_or_default();
-        eprintln!("error code: {code}\nerror message:\n{message}");
+        complain(&format!("error code: {code}"));
+        complain("error message:");
+        message.lines().for_each(complain);
         // The status of a process has eight bits; what would read as success must not.
         let status = u8::try_from(code.unsigned_abs() % 256).unwrap_or(1);
         return Ok(ExitCode::from(status.max(1)));
@@ -160,9 +162,7 @@ fn print_answer(response: &Value) -> anyhow::Result<ExitCode> {
         Some(Value::String(text)) => text.clone(),
         Some(value) => serde_json::to_string_pretty(value)?,
     };
-    // A reader that has seen enough, such as `head`, is no error.
-    let _ = writeln!(std::io::stdout(), "{text}");
-    Ok(ExitCode::SUCCESS)
+    print(&format!("{text}\n")).map(|()| ExitCode::SUCCESS)
 }
 
 #[cfg(test)]

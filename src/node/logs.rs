@@ -4,28 +4,39 @@ use std::fmt;
 use std::io::IsTerminal;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, bail};
 use serde_json::{Map, Value, json};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
 use tracing_subscriber::EnvFilter;
+use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
+use super::lines::{FlushAtEnd, LineQueue};
 use crate::config::LogFormat;
 
-/// Starts the log of this process.
+/// Starts the log of this process; what is returned must live as long as something is to be logged.
 ///
 /// # Errors
 ///
 /// A filter that makes no sense, in one line.
-pub fn start(filter: &str, format: LogFormat) -> anyhow::Result<()> {
-    let filter = EnvFilter::try_new(filter)
-        .with_context(|| format!("`log` is \"{}\", which is no filter; give a level (error, warn, info, debug, trace) or MODULE=LEVEL,...", filter.escape_default()))?;
+pub fn start(filter: &str, format: LogFormat) -> anyhow::Result<FlushAtEnd> {
+    let refuse = || {
+        format!(
+            "`log` is \"{}\", which is no filter; give a level (off, error, warn, info, debug, trace) or MODULE=LEVEL,...",
+            filter.escape_default()
+        )
+    };
+    if !names_levels(filter) {
+        bail!(refuse());
+    }
+    let filter = EnvFilter::try_new(filter).with_context(refuse)?;
+    let lines = LineQueue::start(std::io::stderr()).context("can't start the thread of the log")?;
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)
-        .with_writer(std::io::stderr)
+        .with_writer(lines.clone())
         .with_ansi(std::io::stderr().is_terminal());
     // A second start, as in tests, keeps the first log.
     let _ = match format {
@@ -33,7 +44,19 @@ pub fn start(filter: &str, format: LogFormat) -> anyhow::Result<()> {
         LogFormat::Compact => log.compact().without_time().try_init(),
         LogFormat::Json => log.event_format(JsonLines).try_init(),
     };
-    Ok(())
+    Ok(FlushAtEnd(lines))
+}
+
+/// Whether every part of the filter says how much is logged. A lone word that is no level would be taken for a
+/// module: `--log inof` would log nothing at all, and not say so.
+fn names_levels(filter: &str) -> bool {
+    // Parts with fields have commas of their own, and are not written by mistake.
+    filter.contains('[')
+        || filter
+            .split(',')
+            .map(str::trim)
+            .all(|part| part.contains('=') || part.parse::<LevelFilter>().is_ok())
+            && filter.contains(|character| character != ',')
 }
 
 /// One JSON object a line: `t_us` (microseconds since the Unix epoch), `level`, `target`, and the fields.
@@ -103,8 +126,26 @@ mod tests {
 
     #[test]
     fn a_filter_that_makes_no_sense_is_refused_in_one_line() {
-        let error = start("blocktorrent=loud=er", LogFormat::Full).unwrap_err();
-        let line = error.to_string();
-        assert!(line.contains("which is no filter; give a level"), "{line}");
+        for filter in [
+            "blocktorrent=loud=er",
+            "inof",
+            "",
+            " ",
+            ",",
+            "warn,inof",
+            "x,",
+        ] {
+            let error = start(filter, LogFormat::Full).unwrap_err();
+            let line = error.to_string();
+            assert!(line.contains("which is no filter; give a level"), "{line}");
+        }
+        for filter in [
+            "off",
+            "WARN",
+            "blocktorrent=debug,info",
+            "[span{a=1,b=2}]=info",
+        ] {
+            assert!(names_levels(filter), "{filter}");
+        }
     }
 }

@@ -11,7 +11,7 @@
 //!             └── getblock ◀──────────────────────────────┘
 //! ```
 //!
-//! - [`settings`]: flags and file to what holds; [`datadir`]: lock, cookie, addresses; [`logs`]
+//! - [`settings`]: flags and file to what holds; [`datadir`]: lock, cookie, addresses; [`logs`], by [`lines`]
 //! - [`run`](mod@run): starts and ends all of it in order; [`stop`]: the signal
 //! - [`driver`]: the engine's thread; [`engine`]: the commands it answers; [`headers`]: its judge, [`headerfile`]: on disk
 //! - [`mod@demo`]: several nodes as processes, and a block that crosses them
@@ -27,6 +27,7 @@ pub mod events;
 pub mod files;
 pub mod headerfile;
 pub mod headers;
+pub mod lines;
 pub mod logs;
 pub mod router;
 pub mod rpc;
@@ -47,7 +48,7 @@ use crate::config::Options;
 /// One line that says what to do.
 pub fn run(flags: Options) -> anyhow::Result<()> {
     let settings = settings::Settings::load(flags)?;
-    logs::start(&settings.config.log, settings.config.log_format)?;
+    let _flush = logs::start(&settings.config.log, settings.config.log_format)?;
     run::run(&settings)
 }
 

@@ -67,6 +67,9 @@ impl DemoBlock {
         if header.validate_pow(header.target()).is_err() {
             bail!("its header does not show the work that it states");
         }
+        if !(block.check_merkle_root() && block.check_witness_commitment()) {
+            bail!("its transactions are not those that its header commits to");
+        }
         let network = match Target::from_compact(header.bits) <= Network::Main.pow_limit() {
             true => NetworkName::Main,
             false => NetworkName::Regtest,
@@ -127,7 +130,9 @@ mod tests {
     #[test]
     fn what_is_no_block_is_told_in_one_line() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        for bytes in [&b""[..], b"hello", &[0; 81], &[0; 4_000_001]] {
+        let mut altered = bitcoin_test_data::blocks::mainnet_702861().to_vec();
+        altered[700_000] ^= 1;
+        for bytes in [&b""[..], b"hello", &[0; 81], &[0; 4_000_001], &altered] {
             std::fs::write(file.path(), bytes).unwrap();
             let line = format!("{:#}", DemoBlock::load(Some(file.path())).unwrap_err());
             assert!(!line.contains('\n') && line.contains("give"), "{line}");

@@ -43,7 +43,7 @@ use self::plan::{Links, Plan};
 use self::progress::Progress;
 use self::report::Report;
 use self::screen::Screen;
-use crate::cli::{DemoOptions, Topology};
+use crate::cli::{DemoOptions, Topology, complain, print};
 use crate::net::Clock;
 
 /// The least time that the block is given to reach all.
@@ -65,12 +65,16 @@ const INTERRUPTED: u8 = 130;
 pub fn run(options: &DemoOptions) -> anyhow::Result<ExitCode> {
     let plan = Plan::new(options)?;
     let block = DemoBlock::load(options.block.as_deref())?;
-    let mut folder = Folder::new(options.keep)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
         .build()
         .context("can't start threads")?;
+    let mut interrupts = {
+        let _context = runtime.enter();
+        Interrupts::watch()?
+    };
+    let mut folder = Folder::new(options.keep)?;
     let outcome = runtime.block_on(async {
         let mut screen = Screen::new(&plan, options.json);
         let mut fleet = Fleet::start(folder.path(), options, &plan, &block)?;
@@ -81,7 +85,7 @@ pub fn run(options: &DemoOptions) -> anyhow::Result<ExitCode> {
         };
         let outcome = tokio::select! {
             outcome = demo.play(&mut fleet, &mut screen) => Some(outcome),
-            () = interrupted() => None,
+            () = interrupts.first() => None,
         };
         fleet.end().await;
         let Some(outcome) = outcome else {
@@ -93,14 +97,14 @@ pub fn run(options: &DemoOptions) -> anyhow::Result<ExitCode> {
             show_logs(&fleet);
         }
         if folder.is_kept() {
-            eprintln!(
+            complain(&format!(
                 "the nodes' folders and logs are in {}",
                 folder.path().display()
-            );
+            ));
         }
         let report = outcome?;
         match options.json {
-            true => println!("{}", serde_json::to_string_pretty(&report)?),
+            true => print(&format!("{}\n", serde_json::to_string_pretty(&report)?))?,
             false => screen.print(&table::table(&report, screen.paint())),
         }
         Ok(match report.all_complete {
@@ -250,30 +254,50 @@ fn show_logs(fleet: &Fleet) {
     for process in fleet.processes() {
         let lines = process.last_lines(LOG_LINES);
         if !lines.is_empty() {
-            eprintln!("{}:", process.log().display());
+            complain(&format!("{}:", process.log().display()));
         }
         for line in lines {
-            eprintln!("  {line}");
+            complain(&format!("  {line}"));
         }
     }
 }
 
-/// Returns at the first SIGINT or SIGTERM.
-async fn interrupted() {
-    #[cfg(unix)]
-    {
+/// SIGINT and SIGTERM. They are watched for before there is anything that one of them would leave behind.
+#[cfg(unix)]
+struct Interrupts([tokio::signal::unix::Signal; 2]);
+
+#[cfg(unix)]
+impl Interrupts {
+    fn watch() -> anyhow::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
-        let terminated = async {
-            match signal(SignalKind::terminate()) {
-                Ok(mut signal) => drop(signal.recv().await),
-                Err(_) => std::future::pending().await,
-            }
-        };
+        let watch = |kind| signal(kind).context("can't watch signals");
+        Ok(Self([
+            watch(SignalKind::interrupt())?,
+            watch(SignalKind::terminate())?,
+        ]))
+    }
+
+    /// Returns when one has come, be it before this was called.
+    async fn first(&mut self) {
+        let Self([interrupt, terminate]) = self;
         tokio::select! {
-            _ = tokio::signal::ctrl_c() => {}
-            () = terminated => {}
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
         }
     }
-    #[cfg(not(unix))]
-    tokio::signal::ctrl_c().await.ok();
+}
+
+/// Ctrl-C.
+#[cfg(not(unix))]
+struct Interrupts;
+
+#[cfg(not(unix))]
+impl Interrupts {
+    fn watch() -> anyhow::Result<Self> {
+        Ok(Self)
+    }
+
+    async fn first(&mut self) {
+        tokio::signal::ctrl_c().await.ok();
+    }
 }
