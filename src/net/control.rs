@@ -11,7 +11,7 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::net::{IpAddr, Ipv6Addr, SocketAddr, TcpListener as StdListener};
+use std::net::{IpAddr, SocketAddr, TcpListener as StdListener};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -21,6 +21,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::runtime::Handle;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 
+use super::admission::{Admission, Refusal};
 use super::clock::Clock;
 use super::emulate::SharedUplink;
 use super::{BindError, Socket, canonical, connection, dial};
@@ -542,66 +543,6 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener, mut stop: oneshot::R
                 }
             }
         }
-    }
-}
-
-/// Why an inbound connection is not taken.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-enum Refusal {
-    Total,
-    PerAddress,
-}
-
-/// Who holds the places for inbound connections.
-#[derive(Debug)]
-struct Admission {
-    max_total: usize,
-    max_per_address: usize,
-    total: usize,
-    per_address: BTreeMap<IpAddr, usize>,
-}
-
-impl Admission {
-    fn new(max_total: usize, max_per_address: usize) -> Self {
-        Self {
-            max_total,
-            max_per_address,
-            total: 0,
-            per_address: BTreeMap::new(),
-        }
-    }
-
-    fn admit(&mut self, ip: IpAddr) -> Result<(), Refusal> {
-        if self.total >= self.max_total {
-            return Err(Refusal::Total);
-        }
-        let key = neighbourhood(ip);
-        let held = self.per_address.get(&key).copied().unwrap_or(0);
-        if held >= self.max_per_address && !ip.is_loopback() {
-            return Err(Refusal::PerAddress);
-        }
-        self.per_address.insert(key, held + 1);
-        self.total += 1;
-        Ok(())
-    }
-
-    fn release(&mut self, ip: IpAddr) {
-        let key = neighbourhood(ip);
-        if let Some(held) = self.per_address.get_mut(&key) {
-            *held -= 1;
-            self.total -= 1;
-            if *held == 0 {
-                self.per_address.remove(&key);
-            }
-        }
-    }
-}
-
-/// What one party is likely to hold: an IPv4 address, or an IPv6 /64.
-fn neighbourhood(ip: IpAddr) -> IpAddr {
-    match ip {
-        IpAddr::V4(_) => ip,
-        IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into(),
     }
 }
 

@@ -246,34 +246,6 @@ async fn limits_close_what_is_too_much_and_places_come_back() {
     connected(&mut events).await;
 }
 
-#[test]
-fn admission_counts_by_neighbourhood() {
-    let ip = |text: &str| -> IpAddr { text.parse().expect("an address") };
-    let mut admission = Admission::new(100, 2);
-    for (address, expected) in [
-        ("192.0.2.1", Ok(())),
-        ("192.0.2.1", Ok(())),
-        ("192.0.2.1", Err(Refusal::PerAddress)),
-        ("192.0.2.2", Ok(())),
-        ("2001:db8::1", Ok(())),
-        ("2001:db8::2", Ok(())),
-        ("2001:db8::3:4:5:6", Err(Refusal::PerAddress)),
-        ("2001:db8:0:1::1", Ok(())),
-    ] {
-        assert_eq!(admission.admit(ip(address)), expected, "{address}");
-    }
-    admission.release(ip("192.0.2.1"));
-    assert_eq!(admission.admit(ip("192.0.2.1")), Ok(()));
-    for _ in 0..94 {
-        assert_eq!(admission.admit(ip("127.0.0.1")), Ok(()));
-    }
-    assert_eq!(admission.admit(ip("127.0.0.1")), Err(Refusal::Total));
-    // Refusals leave nothing behind, and neither do those who have left.
-    let mut empty = Admission::new(1, 0);
-    assert_eq!(empty.admit(ip("192.0.2.9")), Err(Refusal::PerAddress));
-    assert!(empty.per_address.is_empty());
-}
-
 #[tokio::test]
 async fn refused_and_unreachable_targets_give_one_line() {
     let (hub, _, _events) = plain();

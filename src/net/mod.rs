@@ -12,7 +12,7 @@
 //!
 //! - [`udp`]: one UDP socket with GSO, GRO and `recvmmsg`; [`bound`] binds it, [`sends`] is its
 //!   bounded queue
-//! - [`control`]: the hub: listening, limits, and what the engine sees of a connection;
+//! - [`control`]: the hub: listening, limits (`admission`), and what the engine sees of a connection;
 //!   [`connection`] is the task of one connection, [`dial`] keeps configured peers connected
 //! - [`emulate`]: the pure model of an uplink: when does this packet leave, or is it dropped
 //! - [`clock`] and [`timer`]: the monotonic clock as [`crate::time::Time`], and precise waiting
@@ -20,6 +20,7 @@
 //! What this is not: it knows no message of the protocol and parses nothing. Bytes that come from
 //! outside pass through; every queue here is bounded by a constant.
 
+mod admission;
 pub mod bound;
 pub mod clock;
 pub mod connection;

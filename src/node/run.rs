@@ -101,6 +101,12 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
     outcome
 }
 
+/// A listener whose connections are watched by that runtime.
+fn listener(callers: &Handle, bound: StdListener) -> std::io::Result<TcpListener> {
+    let _context = callers.enter();
+    TcpListener::from_std(bound)
+}
+
 fn runtime(name: &str) -> anyhow::Result<Runtime> {
     tokio::runtime::Builder::new_multi_thread()
         .worker_threads(2)
@@ -132,10 +138,7 @@ async fn serve(
     if config.test.stop_at_eof {
         watch_stdin(&stop)?;
     }
-    let rpc_listener = {
-        let _context = parts.callers.enter();
-        TcpListener::from_std(sockets.rpc)?
-    };
+    let rpc_listener = listener(&parts.callers, sockets.rpc)?;
     let addresses = Addresses {
         pid: std::process::id(),
         network: config.network.to_string(),
