@@ -149,8 +149,8 @@ impl Pair {
                 }
             }
             while let Some(event) = self.ends[end].poll_event() {
-                if let (1, Event::BlockComplete { bytes, .. }) = (end, event) {
-                    self.block = Some(bytes);
+                if let (1, Event::BlockComplete { whole, .. }) = (end, event) {
+                    self.block = Some(whole.bytes.clone());
                 }
             }
         }
@@ -196,8 +196,8 @@ fn play(mut receiver: Pair, given: &[Given]) -> Pair {
         }
         while end.poll_transmit(now, &mut receiver.buffer).is_some() {}
         while let Some(event) = end.poll_event() {
-            if let Event::BlockComplete { bytes, .. } = event {
-                receiver.block = Some(bytes);
+            if let Event::BlockComplete { whole, .. } = event {
+                receiver.block = Some(whole.bytes.clone());
             }
         }
     }

@@ -207,8 +207,8 @@ impl Stage {
         while let Some(event) = self.engine.poll_event() {
             any = true;
             match event {
-                Event::BlockComplete { bytes, .. } => {
-                    assert_eq!(bytes, self.block.bytes);
+                Event::BlockComplete { whole, .. } => {
+                    assert_eq!(whole.bytes, self.block.bytes);
                     self.completed += 1;
                 }
                 Event::SessionDown { session, .. } => self.forget(session),

@@ -71,6 +71,9 @@ pub struct Addresses {
     pub data: SocketAddr,
     /// TCP: JSON-RPC.
     pub rpc: SocketAddr,
+    /// TCP: Bitcoin's P2P protocol, if it is served.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub p2p: Option<SocketAddr>,
 }
 
 /// The root of datadirs that is meant when none is configured: `~/.blocktorrent`.
@@ -277,6 +280,7 @@ mod tests {
             control: "127.0.0.1:1".parse().unwrap(),
             data: "127.0.0.1:2".parse().unwrap(),
             rpc: "[::1]:3".parse().unwrap(),
+            p2p: Some("127.0.0.1:4".parse().unwrap()),
         };
         datadir.write_addresses(&addresses).unwrap();
         assert_eq!(read_addresses(root.path()), Some(addresses));

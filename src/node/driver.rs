@@ -13,7 +13,11 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
+use bitcoin::BlockHash;
+use bitcoin::hashes::Hash as _;
 use bytes::Bytes;
 use tokio::sync::mpsc;
 
@@ -23,7 +27,7 @@ use super::headers::HeaderBook;
 use super::stop::Stop;
 use crate::net::udp::{Flush, PushError};
 use crate::net::{Clock, ConnectionId, ControlIn, Direction, Timer, UdpPort, Verdict, Writer};
-use crate::relay::{Engine, Event, Initiator, SessionId, WakeReason};
+use crate::relay::{CompleteBlock, Engine, Event, Initiator, SessionId, WakeReason};
 use crate::time::Time;
 use crate::wire::{self, Disconnect, DisconnectReason, Message};
 
@@ -50,15 +54,47 @@ pub struct Inputs {
     pub stop: Stop,
 }
 
+impl Inputs {
+    /// All of them.
+    pub fn new(
+        control: mpsc::Receiver<ControlIn>,
+        commands: mpsc::Receiver<Command>,
+        stop: Stop,
+    ) -> Self {
+        Self {
+            control,
+            commands,
+            stop,
+        }
+    }
+}
+
 /// Where the thread's output goes besides the sockets.
 #[derive(Debug)]
 pub struct Outputs {
     /// What happened.
     pub news: mpsc::Sender<Stamped>,
-    /// Blocks that are whole.
+    /// Blocks of peers that are whole, for the disk.
     pub blocks: mpsc::Sender<(Hash, Bytes)>,
+    /// Every block that is whole, for the side towards Bitcoin nodes.
+    pub whole: mpsc::Sender<WholeBlock>,
     /// Whether somebody wants to see every chunk.
     pub every_chunk: bool,
+}
+
+/// A block that is whole in the engine.
+#[derive(Clone, Debug)]
+pub struct WholeBlock {
+    /// Its hash.
+    pub hash: BlockHash,
+    /// Its height.
+    pub height: u32,
+    /// Its bytes and transactions.
+    pub block: Arc<CompleteBlock>,
+    /// From the first that was heard of it to now.
+    pub elapsed: Duration,
+    /// Whether it came from this side: RPC or a Bitcoin node.
+    pub local: bool,
 }
 
 /// One control connection as the engine's thread sees it.
@@ -268,6 +304,32 @@ impl Driver {
                     .send(self.engine.add_transaction(now, transaction))
                     .ok();
             }
+            Command::AddTransactions(transactions) => {
+                for transaction in transactions {
+                    // What is refused is counted there.
+                    self.engine.add_transaction(now, transaction).ok();
+                }
+            }
+            Command::DemoteTransactions(txids) => {
+                for txid in &txids {
+                    self.engine.demote_transaction(txid);
+                }
+            }
+            Command::OfferCompact { compact, reply } => {
+                reply.send(self.engine.offer_compact(now, compact)).ok();
+            }
+            Command::RejectBlock(block) => {
+                let reason = "the Bitcoin node calls it invalid";
+                self.engine.reject_block(now, block, reason);
+            }
+            Command::CompleteCompact {
+                block,
+                lacking,
+                reply,
+            } => {
+                let answer = self.engine.complete_compact(now, &block, lacking);
+                reply.send(answer).ok();
+            }
             Command::SubmitHeader { header, reply } => {
                 reply.send(self.book.submit(&header, now)).ok();
             }
@@ -331,13 +393,30 @@ impl Driver {
         }
         match event {
             Event::SessionDown { session, code, .. } => self.close(session, code),
-            // A block of this side goes to the disk with whoever handed it in.
             Event::BlockComplete {
                 block,
-                bytes,
-                local: false,
-                ..
-            } => self.keep(block, bytes),
+                height,
+                whole,
+                elapsed,
+                local,
+            } => {
+                // A block of this side goes to the disk with whoever handed it in.
+                if !local {
+                    self.keep(block, whole.bytes.clone());
+                }
+                let whole = WholeBlock {
+                    hash: BlockHash::from_byte_array(block),
+                    height,
+                    block: whole,
+                    elapsed,
+                    local,
+                };
+                if self.outputs.whole.try_send(whole).is_err() {
+                    tracing::error!(
+                        "a block was not handed on, for the side towards Bitcoin nodes is stuck"
+                    );
+                }
+            }
             _ => {}
         }
     }

@@ -13,7 +13,10 @@ use tokio::sync::{mpsc, oneshot};
 use super::headers::{ChainView, HeaderView};
 use crate::chain::{Accepted, HeaderRefusal};
 use crate::net::udp::UdpStats;
-use crate::relay::{EngineTotals, JobSnapshot, MempoolSnapshot, PeerSnapshot, SubmitRefusal};
+use crate::relay::{
+    CompactAnswer, CompactBlock, EngineTotals, JobSnapshot, MempoolSnapshot, PeerSnapshot,
+    SubmitRefusal,
+};
 
 /// A hash, internal byte order.
 pub type Hash = [u8; 32];
@@ -43,6 +46,28 @@ pub enum Command {
         transaction: Bytes,
         /// Its txid, or why not.
         reply: Reply<Result<Hash, &'static str>>,
+    },
+    /// Hold transactions of the Bitcoin node's mempool; those that are none are counted and left out.
+    AddTransactions(Vec<Bytes>),
+    /// Let these transactions be the first to leave: the Bitcoin node holds them no longer.
+    DemoteTransactions(Vec<Hash>),
+    /// Relay a block that the Bitcoin node announced in compact form.
+    OfferCompact {
+        /// The compact block.
+        compact: CompactBlock,
+        /// What it came to, or why not.
+        reply: Reply<Result<CompactAnswer, SubmitRefusal>>,
+    },
+    /// End the job of a block that the Bitcoin node calls invalid, and take it no more.
+    RejectBlock(Hash),
+    /// Complete such a block.
+    CompleteCompact {
+        /// Its hash.
+        block: Hash,
+        /// The transactions that it lacked, in the order in which they were named.
+        lacking: Vec<Bytes>,
+        /// What it came to, or why not.
+        reply: Reply<Result<CompactAnswer, SubmitRefusal>>,
     },
     /// Judge a header and add it to the chain.
     SubmitHeader {
@@ -122,6 +147,16 @@ impl EngineHandle {
     pub fn channel() -> (Self, mpsc::Receiver<Command>) {
         let (sender, receiver) = mpsc::channel(MAX_COMMANDS);
         (Self(sender), receiver)
+    }
+
+    /// Tells what needs no answer; waits while the queue is full.
+    ///
+    /// # Errors
+    ///
+    /// The engine is gone.
+    pub async fn tell(&self, command: Command) -> Result<(), EngineGone> {
+        let sent = self.0.send(command).await;
+        sent.map_err(|_| EngineGone::Stopped)
     }
 
     /// Asks what `command` makes of a place for the reply.

@@ -5,7 +5,7 @@
 //!
 //! | event | further members |
 //! | --- | --- |
-//! | `ready` | `control data rpc`: the addresses listened on |
+//! | `ready` | `control data rpc p2p`: the addresses listened on |
 //! | `session` | `session addr agent`: a handshake is done |
 //! | `session_down` | `session addr reason established`: whether its handshake had been done |
 //! | `path` | `session addr udp`: data goes over UDP from now on, or no longer |
@@ -50,6 +50,8 @@ pub enum News {
         control: SocketAddr,
         data: SocketAddr,
         rpc: SocketAddr,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        p2p: Option<SocketAddr>,
     },
     /// A handshake is done.
     Session {
@@ -232,13 +234,13 @@ impl News {
             Event::BlockComplete {
                 block,
                 height,
-                bytes,
+                whole,
                 elapsed,
                 local,
             } => Self::Complete {
                 job: hash_text(block),
                 height: *height,
-                bytes: bytes.len(),
+                bytes: whole.bytes.len(),
                 elapsed: *elapsed,
                 local: *local,
             },
@@ -306,8 +308,14 @@ impl Stamped {
 impl News {
     fn log_session(&self) {
         match self {
-            Self::Ready { control, data, rpc } => {
-                tracing::info!(%control, %data, %rpc, "listening");
+            Self::Ready {
+                control,
+                data,
+                rpc,
+                p2p,
+            } => {
+                let p2p = p2p.map_or("off".to_owned(), |p2p| p2p.to_string());
+                tracing::info!(%control, %data, %rpc, p2p, "listening");
             }
             Self::Session {
                 session,

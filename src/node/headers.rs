@@ -159,6 +159,12 @@ impl HeaderBook {
         self.lock().place_of(hash)
     }
 
+    /// The parent of a block that is known; of the start none is.
+    pub fn parent(&self, hash: BlockHash) -> Option<BlockHash> {
+        let found = self.lock().by_hash(hash)?;
+        Some(found.header.prev_blockhash)
+    }
+
     /// What `getheaders` of the Bitcoin P2P protocol asks with.
     pub fn locator(&self) -> Vec<BlockHash> {
         self.lock().locator()

@@ -18,6 +18,7 @@
 //! - [`router`] and [`events`]: what happened, told; [`store`]: blocks on disk; [`files`]: whole or absent
 //! - [`rpc`]: JSON-RPC over HTTP; [`client`]: `blocktorrent cli`
 
+pub mod bitcoin;
 pub mod client;
 pub mod datadir;
 pub mod demo;

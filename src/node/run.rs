@@ -12,8 +12,9 @@ use tokio::net::TcpListener;
 use tokio::runtime::{Handle, Runtime};
 use tokio::sync::mpsc;
 
+use super::bitcoin;
 use super::datadir::{Addresses, Datadir};
-use super::driver::{Driver, Inputs, Outputs};
+use super::driver::{Driver, Inputs, Outputs, WholeBlock};
 use super::engine::EngineHandle;
 use super::events::{News, Stamped};
 use super::headerfile::{self, HeaderFile};
@@ -24,6 +25,7 @@ use super::settings::{self, Settings};
 use super::stop::Stop;
 use super::store::BlockStore;
 use crate::chain::Network;
+use crate::chain::p2p::connection::Listener;
 use crate::config::{Config, TestOptions};
 use crate::net::control::BoundControl;
 use crate::net::{
@@ -138,14 +140,9 @@ async fn serve(
     if config.test.stop_at_eof {
         watch_stdin(&stop)?;
     }
-    let rpc_listener = listener(&parts.callers, sockets.rpc)?;
-    let addresses = Addresses {
-        pid: std::process::id(),
-        network: config.network.to_string(),
-        control: sockets.control.local_addr(),
-        data: sockets.data.local_addr(),
-        rpc: rpc_listener.local_addr()?,
-    };
+    let rpc_listener = listener(&parts.callers, sockets.rpc.try_clone()?)?;
+    let p2p = bitcoin::listen(config, parts.network).await?;
+    let addresses = addresses(config, &sockets, &rpc_listener, p2p.as_ref())?;
     for shortfall in sockets.data.shortfalls() {
         tracing::warn!("{shortfall}");
     }
@@ -156,15 +153,25 @@ async fn serve(
     });
     let keeper = tokio::spawn(headerfile::keep(headers, parts.book.clone(), stop.clone()));
     let (engine, commands) = EngineHandle::channel();
-    let inputs = Inputs {
-        control,
-        commands,
-        stop: stop.clone(),
-    };
+    let inputs = Inputs::new(control, commands, stop.clone());
     let agent = agent(config);
-    let threads = Threads::start(config, &parts, &agent, sockets.data, inputs, &addresses)?;
+    let (threads, whole) =
+        Threads::start(config, &parts, &agent, sockets.data, inputs, &addresses)?;
+    let side = bitcoin::Parts {
+        network: parts.network,
+        clock: parts.clock,
+        engine: engine.clone(),
+        book: parts.book.clone(),
+        store: Arc::clone(&parts.store),
+        whole,
+        stop: stop.clone(),
+        identity: bitcoin::identity(config, &agent, &addresses, random()?),
+        listener: p2p,
+        seed: random()?,
+    };
     let context = rpc::Context {
         engine,
+        bitcoin: bitcoin::start(side, &config.bitcoind),
         store: parts.store,
         hub: hub.clone(),
         network: parts.network,
@@ -180,20 +187,47 @@ async fn serve(
     datadir.write_addresses(&addresses)?;
     // Before any peer is let in, so that it is the first of the events.
     threads.announce(parts.clock, &addresses);
-    hub.listen(sockets.control)
-        .context("can't accept control connections")?;
-    for peer in &config.connect {
-        hub.keep_connected(&peer.with_port(parts.network.control_port()))
-            .map_err(|error| anyhow!("`connect`: {error}"))?;
-    }
-
+    connect(&hub, sockets.control, config, parts.network)?;
     stop.stopped().await;
     tracing::info!("stopping");
     hub.stop();
     let ended = threads.end(&hub).await;
-    let _ = tokio::time::timeout(LAST_CALLS_TIME, server).await;
-    let _ = tokio::time::timeout(LAST_CALLS_TIME, keeper).await;
+    let last = tokio::time::timeout(LAST_CALLS_TIME, async { tokio::join!(server, keeper) });
+    last.await.ok();
     ended
+}
+
+/// Where the sockets listen.
+fn addresses(
+    config: &Config,
+    sockets: &Sockets,
+    rpc: &TcpListener,
+    p2p: Option<&Listener>,
+) -> anyhow::Result<Addresses> {
+    Ok(Addresses {
+        pid: std::process::id(),
+        network: config.network.to_string(),
+        control: sockets.control.local_addr(),
+        data: sockets.data.local_addr(),
+        rpc: rpc.local_addr()?,
+        p2p: p2p.map(Listener::local_addr).transpose()?,
+    })
+}
+
+/// Lets peers in, and dials those that are configured.
+fn connect(
+    hub: &ControlHub,
+    control: BoundControl,
+    config: &Config,
+    network: Network,
+) -> anyhow::Result<()> {
+    hub.listen(control)
+        .context("can't accept control connections")?;
+    for peer in &config.connect {
+        hub.keep_connected(&peer.with_port(network.control_port()))
+            .map_err(|error| anyhow!("`connect`: {error}"))?;
+    }
+    Ok(())
 }
 
 /// The threads of a node beside its runtime.
@@ -212,9 +246,10 @@ impl Threads {
         data: BoundUdp,
         inputs: Inputs,
         addresses: &Addresses,
-    ) -> anyhow::Result<Self> {
+    ) -> anyhow::Result<(Self, mpsc::Receiver<WholeBlock>)> {
         let (news, read_news) = mpsc::channel(MAX_NEWS);
         let (blocks, read_blocks) = mpsc::channel(MAX_BLOCKS);
+        let (whole, read_whole) = mpsc::channel(MAX_BLOCKS);
         let every_chunk = config.test.events_stdout;
         let events = named("events", move || router::tell(read_news, every_chunk))?;
         let store = Arc::clone(&parts.store);
@@ -222,16 +257,18 @@ impl Threads {
         let outputs = Outputs {
             news: news.clone(),
             blocks,
+            whole,
             every_chunk,
         };
         let engine = engine_config(config, parts.network, addresses.data.port(), agent);
         let engine = start_engine(engine, parts, data, inputs, outputs)?;
-        Ok(Self {
+        let threads = Self {
             engine,
             events,
             store,
             news,
-        })
+        };
+        Ok((threads, read_whole))
     }
 
     /// Says that the node can be reached.
@@ -242,6 +279,7 @@ impl Threads {
                 control: addresses.control,
                 data: addresses.data,
                 rpc: addresses.rpc,
+                p2p: addresses.p2p,
             },
             dropped_before: 0,
         };
@@ -278,10 +316,7 @@ fn start_engine(
             self.0.stop();
         }
     }
-    let mut seed = [0; 32];
-    SysRng
-        .try_fill_bytes(&mut seed)
-        .map_err(|error| anyhow!("the system has no randomness: {error}"))?;
+    let seed = random_bytes()?;
     let (clock, book) = (parts.clock, parts.book.clone());
     named("engine", move || {
         let _stop = StopAtEnd(inputs.stop.clone());
@@ -321,6 +356,18 @@ fn engine_config(config: &Config, network: Network, udp_port: u16, agent: &str) 
         agent: agent.to_owned(),
         lie: config.test.test_lie,
     }
+}
+
+fn random_bytes<const N: usize>() -> anyhow::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    SysRng
+        .try_fill_bytes(&mut bytes)
+        .map_err(|error| anyhow!("the system has no randomness: {error}"))?;
+    Ok(bytes)
+}
+
+fn random() -> anyhow::Result<u64> {
+    random_bytes().map(u64::from_le_bytes)
 }
 
 /// Name and version as peers are told, in the form of BIP14.

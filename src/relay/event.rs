@@ -2,11 +2,13 @@
 //! of headers that the engine asks before it takes a job.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 
 use super::stats::Refusal;
+use crate::mempool::Transaction;
 use crate::merkle::Hash;
 use crate::time::Time;
 use crate::wire::{DisconnectReason, PeerAddress};
@@ -213,8 +215,8 @@ pub enum Event {
         block: Hash,
         /// Height of the block.
         height: u32,
-        /// The serialized block.
-        bytes: Bytes,
+        /// The block.
+        whole: Arc<CompleteBlock>,
         /// From the first that was heard of it to now.
         elapsed: Duration,
         /// Whether it came through `submit_block`.
@@ -256,6 +258,18 @@ pub enum SubmitRefusal {
     /// The block is already here.
     #[error("duplicate")]
     Duplicate,
+}
+
+/// A whole block, as its bytes and in its parts.
+#[derive(Clone, Debug)]
+pub struct CompleteBlock {
+    /// The serialized block.
+    pub bytes: Bytes,
+    /// Its transactions, the coinbase first, with both ids.
+    pub transactions: Vec<Transaction>,
+    /// Places of transactions that had not been in the cache, in the order in which they came; the coinbase,
+    /// which never is, left out.
+    pub lacked: Vec<u32>,
 }
 
 /// One peer, for `getpeerinfo`.

@@ -314,6 +314,11 @@ impl Job {
         }
     }
 
+    /// The transactions that are verified, in block order.
+    pub fn transactions(&self) -> impl Iterator<Item = &Transaction> {
+        (0..self.geometry.count()).filter_map(|index| self.transaction(index))
+    }
+
     /// A verified hash of the witness tree.
     pub fn verified(&self, node: Node) -> Option<&Hash> {
         self.tree.verified(node)

@@ -5,12 +5,13 @@ mod opening;
 pub(super) mod refused;
 mod upkeep;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use rand::RngExt;
 
 use super::Engine;
-use super::event::{Event, HeaderRefusal, HeaderVerdict, Source};
+use super::event::{CompleteBlock, Event, HeaderRefusal, HeaderVerdict, Source};
 use super::inbound::leaves_below;
 use super::job::{CHUNK_HEIGHT, Job, JobStart, Leaf, News};
 use super::outbound::open_message;

@@ -81,9 +81,9 @@ fn fill(engine: &mut Engine, block: &bitcoin::Block, without: &[usize]) {
 /// The block that the engine gives out.
 fn completed(engine: &mut Engine) -> Option<Bytes> {
     std::iter::from_fn(|| engine.poll_event()).find_map(|event| match event {
-        Event::BlockComplete { bytes, local, .. } => {
+        Event::BlockComplete { whole, local, .. } => {
             assert!(local);
-            Some(bytes)
+            Some(whole.bytes.clone())
         }
         _ => None,
     })

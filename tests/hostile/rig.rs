@@ -483,10 +483,10 @@ impl Rig {
         let mut ended = Vec::new();
         while let Some(event) = self.victim.poll_event() {
             match &event {
-                Event::BlockComplete { bytes, .. } => {
+                Event::BlockComplete { whole, .. } => {
                     // A header with a flipped bit may have the work, and then it is another block.
                     let body = self.truth.work.block.slice(80..);
-                    assert_eq!(bytes.slice(80..), body, "another block was delivered");
+                    assert_eq!(whole.bytes.slice(80..), body, "another block was delivered");
                     self.completed.get_or_insert(now);
                 }
                 Event::SessionDown { session, .. } => {

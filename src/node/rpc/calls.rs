@@ -128,6 +128,7 @@ impl Context {
             "blocks_kept": self.store.len(),
             "size_on_disk": self.store.bytes(),
             "pruned": true,
+            "bitcoind": *self.bitcoin.nodes(),
             "warnings": [],
         }))
     }

@@ -24,6 +24,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Instant;
 
+use super::bitcoin::BitcoinHandle;
 use super::engine::EngineHandle;
 use super::stop::Stop;
 use super::store::BlockStore;
@@ -38,6 +39,8 @@ pub use error::{Code, RpcError};
 pub struct Context {
     /// The engine.
     pub engine: EngineHandle,
+    /// The side towards Bitcoin nodes.
+    pub bitcoin: BitcoinHandle,
     /// The blocks on disk.
     pub store: Arc<BlockStore>,
     /// Connects and listens.

@@ -20,6 +20,7 @@ use super::listener::MAX_CONNECTIONS;
 use super::{Context, methods};
 use crate::chain::Network;
 use crate::net::{Clock, ControlHub, HubOptions};
+use crate::node::bitcoin::BitcoinHandle;
 use crate::node::engine::{Command, Counters, EngineHandle, PeerName};
 use crate::node::headers::HeaderBook;
 use crate::node::headers::tests::{bytes, mine};
@@ -48,6 +49,7 @@ impl Bench {
         let (hub, _control) = ControlHub::new(HubOptions::new(Clock::start()));
         let stop = Stop::default();
         let context = Context {
+            bitcoin: BitcoinHandle::without_nodes(),
             engine,
             store: Arc::new(BlockStore::open(folder.path(), 10_000_000).unwrap()),
             hub,
@@ -161,6 +163,11 @@ async fn stand_in(mut commands: mpsc::Receiver<Command>) {
             Command::Peers(reply) => reply.send(Vec::new()).unwrap(),
             Command::Jobs(reply) => reply.send(Vec::new()).unwrap(),
             Command::Counters(reply) => reply.send(Counters::default()).unwrap(),
+            Command::AddTransactions(_)
+            | Command::DemoteTransactions(_)
+            | Command::OfferCompact { .. }
+            | Command::CompleteCompact { .. }
+            | Command::RejectBlock(_) => panic!("RPC asks for none of these"),
             Command::Disconnect { peer, reply } => {
                 reply.send(peer == PeerName::Number(5)).unwrap();
             }

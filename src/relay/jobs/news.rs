@@ -128,15 +128,15 @@ impl Engine {
         entry.asks.dirty = true;
         match assembled {
             Ok(bytes) => {
-                for index in 1..entry.job.geometry.count() {
-                    if let Some(transaction) = entry.job.transaction(index) {
-                        self.mempool.remove(&transaction.wtxid());
-                    }
-                }
+                let whole = CompleteBlock {
+                    transactions: entry.job.transactions().cloned().collect(),
+                    lacked: entry.lacked.clone(),
+                    bytes,
+                };
                 self.events.push_back(Event::BlockComplete {
                     block: entry.job.hash,
                     height: entry.job.height,
-                    bytes,
+                    whole: Arc::new(whole),
                     elapsed: now.since(entry.job.opened),
                     local: entry.job.local,
                 });
@@ -165,7 +165,8 @@ impl Engine {
         }
     }
 
-    /// Complete jobs beyond those that are kept make room, the oldest first.
+    /// Complete jobs beyond those that are kept make room, the oldest first. With them their transactions leave
+    /// the cache: until then a racing block, or one of another branch, may want them.
     pub(in crate::relay) fn evict_jobs(&mut self) {
         let complete: Vec<u16> = {
             let mut done: Vec<(Time, u16)> = self
@@ -178,6 +179,11 @@ impl Engine {
         };
         let excess = complete.len().saturating_sub(MAX_KEPT_JOBS);
         for id in complete.into_iter().take(excess) {
+            if let Some(entry) = self.jobs.get(&id) {
+                for transaction in entry.job.transactions().skip(1) {
+                    self.mempool.remove(&transaction.wtxid());
+                }
+            }
             self.close_job(id, CloseReason::Done, "old");
         }
     }

@@ -82,10 +82,11 @@ impl World {
         match &event {
             Event::BlockComplete {
                 block,
-                bytes,
+                whole,
                 local,
                 ..
             } => {
+                let bytes = &whole.bytes;
                 if self.submitted.get(block) != Some(bytes) {
                     broken = Some(Broken::WrongBlock);
                 }

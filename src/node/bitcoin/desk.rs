@@ -1,0 +1,295 @@
+//! The one task that knows both sides: what Bitcoin nodes and peers bring, and what the engine has whole.
+//!
+//! It owns all state of this side and waits for nothing but the next input: the engine, the disk and RPC are
+//! asked by tasks of their own, which put what they learn in its queue. So a node that hangs delays nobody.
+
+use std::collections::VecDeque;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bitcoin::BlockHash;
+use bytes::Bytes;
+use tokio::sync::{mpsc, watch};
+
+use super::fetches::{Fetches, Origin, Purpose};
+use super::ledger::{Ledger, NodeNumber, Verdict, Via};
+use super::link::{Link, NodeReport};
+use super::peers::{PeerNumber, Peers};
+use super::status::NodeStatus;
+use crate::chain::p2p::PeerEvent;
+use crate::chain::p2p::connection::Accepted;
+use crate::chain::{Network, Tip};
+use crate::net::Clock;
+use crate::node::driver::WholeBlock;
+use crate::node::engine::EngineHandle;
+use crate::node::headers::HeaderBook;
+use crate::node::stop::Stop;
+use crate::node::store::BlockStore;
+use crate::relay::{CompactAnswer, SubmitRefusal};
+use crate::time::Time;
+
+/// Whole blocks kept at hand, with their transactions: as many as the engine keeps, and what peers ask for first.
+const MAX_AT_HAND: usize = 6;
+/// What tasks have learnt, on the way to the desk: more than run at once.
+pub(super) const MAX_DONE: usize = 256;
+/// Events of peers on the way to the desk. A connection whose event finds no room waits, and so does its peer.
+pub(super) const MAX_EVENTS: usize = 256;
+
+/// What a task has learnt.
+#[derive(Debug)]
+pub(super) enum Done {
+    /// A compact block was offered to the engine, or completed.
+    Compact {
+        peer: PeerNumber,
+        hash: BlockHash,
+        answer: Result<CompactAnswer, SubmitRefusal>,
+    },
+    /// A whole block was offered to the engine.
+    Offered {
+        hash: BlockHash,
+        via: Via,
+        origin: Origin,
+        answer: Result<(), SubmitRefusal>,
+    },
+    /// The disk was asked for a block.
+    Disk {
+        hash: BlockHash,
+        block: Option<Bytes>,
+    },
+    /// A node was asked for a block by RPC.
+    Fetched {
+        hash: BlockHash,
+        node: NodeNumber,
+        block: Option<Bytes>,
+    },
+    /// A block of long ago was checked: its transactions are those of its header, or not.
+    Checked {
+        hash: BlockHash,
+        origin: Origin,
+        block: Option<Bytes>,
+    },
+    /// A block was submitted to a node.
+    Submitted {
+        hash: BlockHash,
+        node: NodeNumber,
+        verdict: Verdict,
+    },
+    /// The address of a node was looked up.
+    LookedUp {
+        node: NodeNumber,
+        address: Result<SocketAddr, String>,
+    },
+    /// A peer's answer was prepared.
+    Answer {
+        peer: PeerNumber,
+        command: crate::chain::p2p::PeerCommand,
+    },
+}
+
+/// What everyone on this side needs.
+#[derive(Clone, Debug)]
+pub(super) struct Shared {
+    pub network: Network,
+    pub clock: Clock,
+    pub engine: EngineHandle,
+    pub book: HeaderBook,
+    pub store: Arc<BlockStore>,
+    pub done: mpsc::Sender<Done>,
+    pub stop: Stop,
+}
+
+/// Where the desk's inputs arrive.
+#[derive(Debug)]
+pub(super) struct Inputs {
+    pub whole: mpsc::Receiver<WholeBlock>,
+    pub arrivals: mpsc::Receiver<Accepted>,
+    pub events: mpsc::Receiver<(PeerNumber, PeerEvent)>,
+    pub reports: mpsc::Receiver<(NodeNumber, NodeReport)>,
+    pub done: mpsc::Receiver<Done>,
+}
+
+/// The desk. See the module's documentation.
+#[derive(Debug)]
+pub(super) struct Desk {
+    pub shared: Shared,
+    pub peers: Peers,
+    pub dialler: super::dial::Dialler,
+    pub links: Vec<Link>,
+    pub ledger: Ledger,
+    pub fetches: Fetches,
+    /// The newest whole blocks, the last one newest.
+    pub at_hand: VecDeque<WholeBlock>,
+    /// Transactions on the way to the engine.
+    pub transactions: super::transactions::Sink,
+    /// The height from which on blocks are held, once the chain is known to be at the tip.
+    pub floor: Option<u32>,
+    /// When the progress of the headers was told last.
+    pub progress: Option<Time>,
+    pub status: watch::Sender<Arc<Vec<NodeStatus>>>,
+}
+
+impl Desk {
+    /// Works until the node stops.
+    pub async fn run(mut self, mut inputs: Inputs) {
+        let mut tip = self.shared.book.watch_tip();
+        let stop = self.shared.stop.clone();
+        let mut stopped = std::pin::pin!(stop.stopped());
+        loop {
+            self.settle();
+            let deadline = self.deadline();
+            let sleep = async {
+                match deadline {
+                    Some(time) => {
+                        let left = time.since(self.shared.clock.now());
+                        tokio::time::sleep(left).await;
+                    }
+                    None => std::future::pending().await,
+                }
+            };
+            tokio::select! {
+                // Blocks first: whatever else waits is less urgent.
+                biased;
+                () = &mut stopped => return,
+                Some(whole) = inputs.whole.recv() => self.on_whole(whole),
+                Some(done) = inputs.done.recv() => self.on_done(done),
+                Some((node, report)) = inputs.reports.recv() => self.on_report(node, report),
+                Some((peer, event)) = inputs.events.recv() => self.on_event(peer, event),
+                Some(accepted) = inputs.arrivals.recv() => self.on_arrival(accepted),
+                Ok(()) = tip.changed() => {
+                    let tip = *tip.borrow_and_update();
+                    self.on_tip(tip);
+                }
+                () = sleep => {}
+            }
+        }
+    }
+
+    pub fn now(&self) -> Time {
+        self.shared.clock.now()
+    }
+
+    fn deadline(&self) -> Option<Time> {
+        let now = self.now();
+        let feeding = self.links.iter().filter_map(|link| link.deadline(now));
+        feeding.chain(self.fetches.deadline()).min()
+    }
+
+    /// Puts the questions that are due.
+    fn settle(&mut self) {
+        let now = self.now();
+        self.dial_nodes();
+        for node in 0..self.links.len() {
+            self.feed(node, now);
+        }
+        self.fetch(now);
+    }
+
+    fn on_done(&mut self, done: Done) {
+        match done {
+            Done::Compact { peer, hash, answer } => self.on_compact_answer(peer, hash, answer),
+            Done::Offered {
+                hash,
+                via,
+                origin,
+                answer,
+            } => self.on_offered(hash, via, origin, answer),
+            Done::Disk { hash, block } => self.on_fetched(hash, Origin::Disk, block),
+            Done::Fetched { hash, node, block } => {
+                self.on_fetched(hash, Origin::Rpc(node), block);
+            }
+            Done::Checked {
+                hash,
+                origin,
+                block,
+            } => self.on_checked(hash, origin, block),
+            Done::Submitted {
+                hash,
+                node,
+                verdict,
+            } => self.on_verdict(hash, node, verdict),
+            Done::LookedUp { node, address } => self.on_looked_up(node, address),
+            Done::Answer { peer, command } => {
+                self.peers.send(peer, command);
+            }
+        }
+    }
+
+    /// The engine has a block whole: it goes to every node, and to whoever waits for it.
+    fn on_whole(&mut self, whole: WholeBlock) {
+        let now = self.now();
+        let hash = whole.hash;
+        if !whole.local {
+            self.ledger.heard(hash, Via::Relay, now);
+        }
+        let record = self.ledger.record(hash);
+        if record.heard.is_empty() {
+            record.heard.push((Via::Submitted, now));
+        }
+        // Of several ways the last one heard of is the one that made it whole.
+        let via = match whole.local {
+            false => Via::Relay,
+            true => record.heard.last().map_or(Via::Submitted, |(via, _)| *via),
+        };
+        record.height = Some(whole.height);
+        record.bytes = whole.block.bytes.len();
+        record.transactions = (whole.block.transactions.len(), whole.block.lacked.len());
+        record.whole.get_or_insert((via, now));
+        if whole.local {
+            self.keep(hash, whole.block.bytes.clone());
+        }
+        if self.at_hand.len() >= MAX_AT_HAND {
+            self.at_hand.pop_front();
+        }
+        self.at_hand.push_back(whole.clone());
+        self.give_to_nodes(&whole, now);
+        self.announce(&whole);
+        let purposes = self.fetches.got(&hash);
+        self.satisfy(hash, &whole.block.bytes, &purposes, now);
+        self.tell_line(hash);
+    }
+
+    /// Puts a block on the disk.
+    pub fn keep(&self, hash: BlockHash, block: Bytes) {
+        use bitcoin::hashes::Hash as _;
+        let store = Arc::clone(&self.shared.store);
+        tokio::task::spawn_blocking(move || {
+            if let Err(error) = store.put(&hash.to_byte_array(), &block) {
+                tracing::error!(%hash, %error, "can't be kept; check the disk");
+            }
+        });
+    }
+
+    fn on_tip(&mut self, tip: Tip) {
+        if self.floor.is_some() {
+            self.hold_missing(tip, super::hold::Patience::RelayMayBring);
+        }
+    }
+
+    /// Runs a task whose result comes back to the desk.
+    pub fn spawn(&self, task: impl Future<Output = Done> + Send + 'static) {
+        let done = self.shared.done.clone();
+        let stop = self.shared.stop.clone();
+        tokio::spawn(async move {
+            tokio::select! {
+                result = task => { done.send(result).await.ok(); }
+                () = stop.stopped() => {}
+            }
+        });
+    }
+
+    /// A block that is at hand.
+    pub fn find_at_hand(&self, hash: &BlockHash) -> Option<&WholeBlock> {
+        self.at_hand.iter().rev().find(|whole| whole.hash == *hash)
+    }
+
+    /// Who waits for a block gets it.
+    pub fn satisfy(&mut self, hash: BlockHash, block: &Bytes, purposes: &[Purpose], now: Time) {
+        for purpose in purposes {
+            match *purpose {
+                Purpose::Hold => {}
+                Purpose::Serve(peer) => self.serve_fetched(peer, hash, block),
+                Purpose::Feed(node) => self.submit(hash, block.clone(), node, now),
+            }
+        }
+    }
+}

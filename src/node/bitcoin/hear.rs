@@ -1,0 +1,299 @@
+//! What peers of the Bitcoin P2P protocol say.
+
+use std::time::Duration;
+
+use bitcoin::BlockHash;
+use bitcoin::block::Header;
+use bitcoin::consensus::serialize;
+use bitcoin::hashes::Hash as _;
+use bytes::Bytes;
+
+use super::desk::{Desk, Done};
+use super::fetches::Origin;
+use super::ledger::Via;
+use super::peers::{Kind, PeerNumber, Want};
+use crate::chain::HeaderRefusal;
+use crate::chain::p2p::{
+    BlockForm, CompactBlock, MAX_HEADERS_PER_MESSAGE, PeerCommand, PeerEvent, PeerInfo,
+};
+use crate::node::engine::Command;
+use crate::relay::{self, CompactAnswer, SubmitRefusal};
+
+/// How often the progress of a long row of headers is told.
+const PROGRESS_INTERVAL: Duration = Duration::from_secs(5);
+
+impl Desk {
+    /// One event of one peer.
+    pub fn on_event(&mut self, number: PeerNumber, event: PeerEvent) {
+        let Some(kind) = self.peers.get(number).map(|peer| peer.kind) else {
+            return;
+        };
+        match event {
+            PeerEvent::Ready(info) => self.on_ready(number, kind, info),
+            PeerEvent::Headers(headers) => self.on_headers(number, kind, &headers),
+            PeerEvent::BlocksAnnounced(hashes) => {
+                // By `inv` blocks are announced that the headers of the sender may not reach yet.
+                if hashes
+                    .iter()
+                    .any(|hash| self.shared.book.place(*hash).is_none())
+                {
+                    self.ask_headers_of(number);
+                }
+            }
+            PeerEvent::Block { hash, block } => {
+                let via = match kind {
+                    Kind::Node(node) => Via::Block(node),
+                    Kind::Relay | Kind::Inbound => Via::Peer,
+                };
+                self.take_block(hash, block, via, Origin::Peer(number));
+            }
+            PeerEvent::CompactBlock(compact) => self.on_compact(number, kind, compact),
+            PeerEvent::BlockTransactions { hash, transactions } => {
+                self.complete(number, hash, transactions);
+            }
+            PeerEvent::TransactionsAnnounced(ids) => {
+                if let Kind::Node(node) = kind {
+                    let wanted = self.transactions.wanted(node, ids);
+                    if !wanted.is_empty() {
+                        self.peers
+                            .send(number, PeerCommand::GetTransactions(wanted));
+                    }
+                }
+            }
+            PeerEvent::Transaction(bytes) => self.transactions.take(bytes),
+            PeerEvent::BlocksNotFound(hashes) => {
+                for hash in hashes {
+                    self.fetches.failed(&hash, Origin::Peer(number));
+                }
+            }
+            PeerEvent::TransactionsNotFound(_) | PeerEvent::FeeFilter(_) => {}
+            PeerEvent::WantsHeaders { locator, stop } => {
+                self.serve_headers(number, &locator, stop);
+            }
+            PeerEvent::WantsBlock { hash, form } => self.serve(number, Want::Block(hash, form)),
+            PeerEvent::WantsBlockTransactions { hash, indexes } => {
+                self.serve(number, Want::Part(hash, indexes));
+            }
+            PeerEvent::Addresses(_) | PeerEvent::WantsAddresses | PeerEvent::Advertised(_) => {
+                self.on_discovery(number, event)
+            }
+            PeerEvent::Misbehaved { points, reason } => {
+                let remote = self.peers.get(number).map(|peer| peer.remote);
+                tracing::debug!(?remote, points, reason, "misbehaviour");
+            }
+            PeerEvent::Report(_) => {}
+            PeerEvent::Closed(reason) => self.on_closed(number, reason),
+        }
+    }
+
+    fn on_ready(&mut self, number: PeerNumber, kind: Kind, info: PeerInfo) {
+        let Some(peer) = self.peers.get_mut(number) else {
+            return;
+        };
+        let remote = peer.remote;
+        let agent = info.agent.clone();
+        peer.info = Some(info);
+        match kind {
+            Kind::Node(node) => {
+                tracing::info!(node, %remote, agent, "connected to the Bitcoin node by P2P");
+                self.ledger.returned(node);
+                let high_bandwidth = true;
+                self.peers
+                    .send(number, PeerCommand::WantCompactBlocks { high_bandwidth });
+            }
+            Kind::Relay | Kind::Inbound => {
+                tracing::debug!(%remote, agent, ?kind, "P2P handshake done");
+            }
+        }
+        self.on_discovery_ready(number);
+        self.ask_headers_of(number);
+        self.announce_tip(number);
+        let now = self.now();
+        self.fetches.renew(now);
+        self.refresh_status();
+    }
+
+    fn on_closed(&mut self, number: PeerNumber, reason: crate::chain::p2p::CloseReason) {
+        let Some(peer) = self.peers.remove(number) else {
+            return;
+        };
+        self.fetches.gone(number);
+        match peer.kind {
+            Kind::Node(node) => {
+                self.redial_node(node, peer.info.is_some(), &reason);
+            }
+            Kind::Relay | Kind::Inbound => {
+                tracing::debug!(remote = %peer.remote, %reason, "P2P connection ended");
+                self.on_discovery_closed(number, &peer, &reason);
+            }
+        }
+        self.refresh_status();
+    }
+
+    /// Asks a peer for the headers that follow ours, unless it is asked already.
+    pub fn ask_headers_of(&mut self, number: PeerNumber) {
+        let Some(peer) = self.peers.get_mut(number) else {
+            return;
+        };
+        if std::mem::replace(&mut peer.asked_headers, true) {
+            return;
+        }
+        let locator = self.shared.book.locator();
+        let stop = None;
+        self.peers
+            .send(number, PeerCommand::GetHeaders { locator, stop });
+    }
+
+    /// Asks all who might know: the operator's nodes, and other relays.
+    pub fn ask_headers(&mut self) {
+        let knowing = |kind| matches!(kind, Kind::Node(_) | Kind::Relay);
+        let peers: Vec<PeerNumber> = self
+            .peers
+            .ready()
+            .filter(|(_, peer)| knowing(peer.kind))
+            .map(|(number, _)| number)
+            .collect();
+        for number in peers {
+            self.ask_headers_of(number);
+        }
+    }
+
+    fn on_headers(&mut self, number: PeerNumber, kind: Kind, headers: &[Header]) {
+        let asked = match self.peers.get_mut(number) {
+            Some(peer) => std::mem::take(&mut peer.asked_headers),
+            None => return,
+        };
+        let batch = self.shared.book.submit_all(headers, self.now());
+        let last = headers.get(..batch.accepted).and_then(<[Header]>::last);
+        if let Some(hash) = last.map(Header::block_hash)
+            && let Some((height, _)) = self.shared.book.place(hash)
+            && let Some(peer) = self.peers.get_mut(number)
+            && peer.best.is_none_or(|(_, best)| best <= height)
+        {
+            peer.best = Some((hash, height));
+        }
+        match batch.refusal {
+            None => {
+                self.peers.send(number, PeerCommand::HeadersConnected(true));
+            }
+            Some(HeaderRefusal::UnknownParent) => {
+                self.peers
+                    .send(number, PeerCommand::HeadersConnected(false));
+                if !asked {
+                    self.ask_headers_of(number);
+                }
+                return;
+            }
+            Some(refusal) if refusal.is_fault() && !matches!(kind, Kind::Node(_)) => {
+                let reason = refusal.reason();
+                let points = 100;
+                self.peers
+                    .send(number, PeerCommand::Misbehave { points, reason });
+                return;
+            }
+            Some(refusal) => {
+                tracing::warn!(?kind, reason = refusal.reason(), "a header was refused");
+            }
+        }
+        if headers.len() >= MAX_HEADERS_PER_MESSAGE {
+            self.tell_progress();
+            self.ask_headers_of(number);
+        } else if matches!(kind, Kind::Node(_))
+            || (kind == Kind::Relay && batch.fresh > 0 && self.links.is_empty())
+        {
+            self.chain_is_current();
+        }
+        let now = self.now();
+        self.fetches.renew(now);
+    }
+
+    /// Says now and then how far the headers are.
+    fn tell_progress(&mut self) {
+        let now = self.now();
+        if self
+            .progress
+            .is_none_or(|last| now.since(last) >= PROGRESS_INTERVAL)
+        {
+            self.progress = Some(now);
+            let tip = self.shared.book.chain();
+            let days_left = now.as_unix_seconds().saturating_sub(u64::from(tip.time)) / 86_400;
+            tracing::info!(height = tip.height, days_left, "receiving headers");
+        }
+    }
+
+    fn on_compact(&mut self, number: PeerNumber, kind: Kind, compact: CompactBlock) {
+        let hash = compact.hash;
+        let Kind::Node(node) = kind else {
+            // Of a stranger the header is of use; the block comes by the relay or is asked for.
+            self.on_headers(number, kind, &[compact.header]);
+            return;
+        };
+        let now = self.now();
+        self.ledger.heard(hash, Via::Compact(node), now);
+        if let Some(peer) = self.peers.get_mut(number)
+            && let Some((height, _)) = self.shared.book.place(compact.header.prev_blockhash)
+        {
+            peer.best = Some((hash, height + 1));
+        }
+        let engine = self.shared.engine.clone();
+        let header = serialize(&compact.header);
+        let header = header.try_into().expect("a header has 80 bytes");
+        let compact = relay::CompactBlock {
+            header,
+            nonce: compact.nonce,
+            short_ids: compact.short_ids,
+            prefilled: compact.prefilled,
+        };
+        self.spawn(async move {
+            let answer = engine.ask(|reply| Command::OfferCompact { compact, reply });
+            let answer = answer.await;
+            let answer =
+                answer.unwrap_or_else(|gone| Err(SubmitRefusal::Malformed(gone.to_string())));
+            Done::Compact {
+                peer: number,
+                hash,
+                answer,
+            }
+        });
+    }
+
+    /// The transactions that a compact block lacked have come.
+    fn complete(&mut self, peer: PeerNumber, hash: BlockHash, lacking: Vec<Bytes>) {
+        let engine = self.shared.engine.clone();
+        self.spawn(async move {
+            let answer = engine.ask(|reply| Command::CompleteCompact {
+                block: hash.to_byte_array(),
+                lacking,
+                reply,
+            });
+            let answer = answer.await;
+            let answer =
+                answer.unwrap_or_else(|gone| Err(SubmitRefusal::Malformed(gone.to_string())));
+            Done::Compact { peer, hash, answer }
+        });
+    }
+
+    /// The engine has said what it makes of a compact block.
+    pub fn on_compact_answer(
+        &mut self,
+        peer: PeerNumber,
+        hash: BlockHash,
+        answer: Result<CompactAnswer, SubmitRefusal>,
+    ) {
+        match answer {
+            Ok(CompactAnswer::Known | CompactAnswer::Whole(_)) => {}
+            Ok(CompactAnswer::Lacking(_, indexes)) => {
+                let ask = PeerCommand::GetBlockTransactions { hash, indexes };
+                self.peers.send(peer, ask);
+            }
+            Ok(CompactAnswer::Unfit(_)) => {
+                let form = BlockForm::Witness;
+                self.peers.send(peer, PeerCommand::GetBlock { hash, form });
+            }
+            Err(SubmitRefusal::Header(relay::HeaderRefusal::UnknownParent)) => {
+                self.ask_headers_of(peer);
+            }
+            Err(refusal) => tracing::warn!(%hash, %refusal, "a compact block was refused"),
+        }
+    }
+}

@@ -1,0 +1,282 @@
+//! Getting blocks that are not here: those of the active chain that passed this node by, and those that others
+//! ask of it.
+
+use std::time::Duration;
+
+use bitcoin::BlockHash;
+use bitcoin::hashes::Hash as _;
+use bytes::Bytes;
+
+use super::desk::{Desk, Done};
+use super::fetches::{Origin, Purpose};
+use super::ledger::Via;
+use super::peers::{Kind, PeerNumber};
+use crate::chain::Tip;
+use crate::chain::headers::RECENT;
+use crate::chain::p2p::{BlockForm, PeerCommand};
+use crate::node::engine::Command;
+use crate::relay::{HeaderRefusal, SubmitRefusal};
+use crate::time::Time;
+
+/// How far below the tip blocks are held and served: what a node with NODE_NETWORK_LIMITED promises (BIP159).
+pub(super) const SERVED_DEPTH: u32 = 288;
+/// How long a block whose header came otherwise may take to come by the relay, before it is fetched.
+const RELAY_GRACE: Duration = Duration::from_secs(3);
+
+/// Whether a block that is missing may be on its way already.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Patience {
+    /// It has been announced by somebody who has it: ask at once.
+    None,
+    /// The relay usually is faster than to ask for the whole block.
+    RelayMayBring,
+}
+
+impl Desk {
+    /// The chain is at the tip, as far as anybody told: from here on blocks are held.
+    pub fn chain_is_current(&mut self) {
+        if self.floor.is_none() {
+            let tip = self.shared.book.chain();
+            self.floor = Some((tip.height + 1).saturating_sub(RECENT));
+            tracing::info!(height = tip.height, "the header chain is at the tip");
+        }
+        let tip = *self.shared.book.watch_tip().borrow();
+        self.hold_missing(tip, Patience::None);
+    }
+
+    /// Wants the blocks below the tip that are not here, down to the first that is.
+    pub fn hold_missing(&mut self, tip: Tip, patience: Patience) {
+        let Some(floor) = self.floor else { return };
+        let now = self.now();
+        let not_before = match patience {
+            Patience::None => now,
+            Patience::RelayMayBring => now + RELAY_GRACE,
+        };
+        let deepest = floor
+            .max((tip.height + 1).saturating_sub(SERVED_DEPTH))
+            .max(self.shared.book.start().height + 1);
+        for height in (deepest..=tip.height).rev() {
+            let Some(hash) = self.shared.book.hash_at(height) else {
+                return;
+            };
+            if self.is_here(&hash) || self.ledger.invalid(&hash).is_some() {
+                return;
+            }
+            self.fetches.want(hash, Purpose::Hold, not_before, now);
+        }
+    }
+
+    /// Whether a block is at hand or on the disk.
+    pub fn is_here(&self, hash: &BlockHash) -> bool {
+        self.find_at_hand(hash).is_some() || self.shared.store.contains(hash.as_byte_array())
+    }
+
+    /// Puts the questions that are due.
+    pub fn fetch(&mut self, now: Time) {
+        let mut fetches = std::mem::take(&mut self.fetches);
+        let step = fetches.step(now, |hash| self.sources(hash));
+        self.fetches = fetches;
+        for (hash, purpose) in step.give_up {
+            match purpose {
+                Purpose::Serve(peer) => self.serve_nothing(peer),
+                Purpose::Feed(node) => self.fed_nothing(node),
+                Purpose::Hold => tracing::warn!(%hash, "nobody has this block"),
+            }
+        }
+        for (hash, origin) in step.ask {
+            self.ask(hash, origin);
+        }
+    }
+
+    /// Whom a block can be asked of, the best first: the disk, the operator's nodes by P2P and by RPC, then peers
+    /// who told that they have it.
+    fn sources(&self, hash: &BlockHash) -> Vec<Origin> {
+        let mut sources = Vec::new();
+        if self.shared.store.contains(hash.as_byte_array()) {
+            sources.push(Origin::Disk);
+        }
+        let height = self.shared.book.place(*hash).map(|(height, _)| height);
+        for (node, link) in self.links.iter().enumerate() {
+            let has = link.tip().is_some_and(|(_, tip)| Some(tip) >= height);
+            let peer = self.peers.of_node(node);
+            if let Some(peer) = peer.filter(|peer| has || self.told_of(*peer, height)) {
+                sources.push(Origin::Peer(peer));
+            }
+            if link.rpc_is_up() {
+                sources.push(Origin::Rpc(node));
+            }
+        }
+        let others = self.peers.ready().filter(|(number, peer)| {
+            !matches!(peer.kind, Kind::Node(_)) && self.told_of(*number, height)
+        });
+        let mut others: Vec<(bool, PeerNumber)> = others
+            .map(|(number, peer)| (peer.kind != Kind::Relay, number))
+            .collect();
+        others.sort_unstable();
+        sources.extend(others.into_iter().map(|(_, number)| Origin::Peer(number)));
+        sources
+    }
+
+    fn told_of(&self, peer: PeerNumber, height: Option<u32>) -> bool {
+        let best = self.peers.get(peer).and_then(|peer| peer.best);
+        best.is_some_and(|(_, best)| Some(best) >= height)
+    }
+
+    fn ask(&mut self, hash: BlockHash, origin: Origin) {
+        match origin {
+            Origin::Disk => {
+                let store = std::sync::Arc::clone(&self.shared.store);
+                self.spawn(async move {
+                    let read = tokio::task::spawn_blocking(move || store.get(hash.as_byte_array()));
+                    let block = read.await.ok().and_then(Result::ok).flatten();
+                    let block = block.map(Bytes::from);
+                    Done::Disk { hash, block }
+                });
+            }
+            Origin::Rpc(node) => {
+                let Some(rpc) = self.links.get(node).and_then(|link| link.rpc().cloned()) else {
+                    self.fetches.failed(&hash, origin);
+                    return;
+                };
+                self.spawn(async move {
+                    let block = match rpc.block(hash).await {
+                        Ok(block) => block,
+                        Err(error) => {
+                            tracing::debug!(%hash, node, %error, "getblock");
+                            None
+                        }
+                    };
+                    Done::Fetched { hash, node, block }
+                });
+            }
+            Origin::Peer(peer) => {
+                let form = BlockForm::Witness;
+                if !self.peers.send(peer, PeerCommand::GetBlock { hash, form }) {
+                    self.fetches.failed(&hash, origin);
+                }
+            }
+        }
+    }
+
+    /// An origin has answered with a block, or has none.
+    pub fn on_fetched(&mut self, hash: BlockHash, origin: Origin, block: Option<Bytes>) {
+        let Some(block) = block else {
+            self.fetches.failed(&hash, origin);
+            return;
+        };
+        let now = self.now();
+        if origin == Origin::Disk {
+            // It was checked before it was kept.
+            let purposes = self.fetches.got(&hash);
+            self.satisfy(hash, &block, &purposes, now);
+            return;
+        }
+        let via = match origin {
+            Origin::Rpc(node) => Via::Rpc(node),
+            Origin::Disk | Origin::Peer(_) => Via::Peer,
+        };
+        self.take_block(hash, block, via, origin);
+    }
+
+    /// A whole block has come from outside the relay. A recent one goes to the engine, which proves it; an older one
+    /// is proven here, and goes to whoever wanted it.
+    pub fn take_block(&mut self, hash: BlockHash, block: Bytes, via: Via, origin: Origin) {
+        let now = self.now();
+        self.ledger.heard(hash, via, now);
+        if self.is_here(&hash) && !self.fetches.is_wanted(&hash) {
+            return;
+        }
+        let tip = self.shared.book.chain().height;
+        let place = self.shared.book.place(hash);
+        let recent = place.is_none_or(|(height, _)| height.saturating_add(RECENT) > tip);
+        if recent {
+            let engine = self.shared.engine.clone();
+            self.spawn(async move {
+                let asked = engine.ask(|reply| Command::SubmitBlock { block, reply });
+                let answer = match asked.await {
+                    Ok(answer) => answer.map(drop),
+                    Err(gone) => Err(SubmitRefusal::Malformed(gone.to_string())),
+                };
+                Done::Offered {
+                    hash,
+                    via,
+                    origin,
+                    answer,
+                }
+            });
+        } else if self.fetches.is_wanted(&hash) {
+            self.spawn(async move {
+                let checked = tokio::task::spawn_blocking(move || {
+                    super::serve::is_body_of_header(&block).then_some(block)
+                });
+                let block = checked.await.ok().flatten();
+                Done::Checked {
+                    hash,
+                    origin,
+                    block,
+                }
+            });
+        }
+    }
+
+    /// The engine has said what it makes of a block.
+    pub fn on_offered(
+        &mut self,
+        hash: BlockHash,
+        via: Via,
+        origin: Origin,
+        answer: Result<(), SubmitRefusal>,
+    ) {
+        match answer {
+            // What follows comes with the engine's own event.
+            Ok(()) => return,
+            Err(SubmitRefusal::Duplicate) => {
+                if let Some(whole) = self.find_at_hand(&hash) {
+                    let block = whole.block.bytes.clone();
+                    let purposes = self.fetches.got(&hash);
+                    let now = self.now();
+                    self.satisfy(hash, &block, &purposes, now);
+                }
+            }
+            Err(SubmitRefusal::Header(HeaderRefusal::UnknownParent)) => {
+                tracing::debug!(%hash, %via, "the parent is not known; asking for headers");
+                self.ask_headers();
+            }
+            Err(refusal) => {
+                tracing::warn!(%hash, %via, %refusal, "a block was refused");
+                if let Origin::Peer(peer) = origin {
+                    let reason = "a block that is not its header's";
+                    let points = 100;
+                    self.peers
+                        .send(peer, PeerCommand::Misbehave { points, reason });
+                }
+            }
+        }
+        self.fetches.failed(&hash, origin);
+    }
+
+    /// A block of long ago is proven, or is none.
+    pub fn on_checked(&mut self, hash: BlockHash, origin: Origin, block: Option<Bytes>) {
+        let now = self.now();
+        match block {
+            Some(block) => {
+                self.keep(hash, block.clone());
+                let purposes = self.fetches.got(&hash);
+                self.satisfy(hash, &block, &purposes, now);
+            }
+            None => {
+                self.fetches.failed(&hash, origin);
+                if let Origin::Peer(peer) = origin {
+                    let reason = "a block that is not its header's";
+                    self.peers.send(
+                        peer,
+                        PeerCommand::Misbehave {
+                            points: 100,
+                            reason,
+                        },
+                    );
+                }
+            }
+        }
+    }
+}

@@ -1,0 +1,326 @@
+//! What is remembered of each recent block: who brought it, when it was whole, to whom it was given and what
+//! they said. From it comes one line of log for each block, and the rule that nothing is given twice.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::fmt::{self, Write as _};
+
+use bitcoin::BlockHash;
+
+use crate::time::Time;
+
+/// Blocks remembered: two days of them, some hundred bytes each, more than any reorganisation undoes.
+const MAX_RECORDS: usize = 288;
+/// Times remembered at which a block was heard of: four Bitcoin nodes by four ways each.
+const MAX_HEARD: usize = 16;
+
+/// Names one of the configured Bitcoin nodes, in order of preference from 0.
+pub type NodeNumber = usize;
+
+/// The way on which a block came.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Via {
+    /// A Bitcoin node's `cmpctblock`.
+    Compact(NodeNumber),
+    /// A Bitcoin node's `block`.
+    Block(NodeNumber),
+    /// A Bitcoin node's ZMQ `rawblock`.
+    Zmq(NodeNumber),
+    /// A Bitcoin node's RPC.
+    Rpc(NodeNumber),
+    /// Peers of the relay.
+    Relay,
+    /// A peer of the Bitcoin P2P network.
+    Peer,
+    /// `submitblock` of our own RPC.
+    Submitted,
+}
+
+impl Via {
+    /// The Bitcoin node that it came from, if it is one of the operator's.
+    pub fn node(self) -> Option<NodeNumber> {
+        match self {
+            Self::Compact(node) | Self::Block(node) | Self::Zmq(node) | Self::Rpc(node) => {
+                Some(node)
+            }
+            Self::Relay | Self::Peer | Self::Submitted => None,
+        }
+    }
+}
+
+impl fmt::Display for Via {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Compact(node) => write!(formatter, "bitcoind {node} cmpctblock"),
+            Self::Block(node) => write!(formatter, "bitcoind {node} block"),
+            Self::Zmq(node) => write!(formatter, "bitcoind {node} zmq"),
+            Self::Rpc(node) => write!(formatter, "bitcoind {node} rpc"),
+            Self::Relay => formatter.write_str("relay"),
+            Self::Peer => formatter.write_str("p2p peer"),
+            Self::Submitted => formatter.write_str("submitblock"),
+        }
+    }
+}
+
+/// What a Bitcoin node made of a block that it was given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Taken, and `submitblock` was the first to bring it.
+    Accepted,
+    /// It had it, by P2P or from elsewhere.
+    Duplicate,
+    /// Taken, but not as its best block, or it was busy with it.
+    Inconclusive,
+    /// It breaks a rule; which, in the node's word.
+    Invalid(String),
+    /// It could not be asked; why.
+    Failed(String),
+}
+
+impl fmt::Display for Verdict {
+    fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Accepted => formatter.write_str("accepted"),
+            Self::Duplicate => formatter.write_str("had it"),
+            Self::Inconclusive => formatter.write_str("inconclusive"),
+            Self::Invalid(reason) => write!(formatter, "INVALID: {reason}"),
+            Self::Failed(reason) => write!(formatter, "failed: {reason}"),
+        }
+    }
+}
+
+/// How a block was given to one node.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Given {
+    /// When it went out by P2P.
+    pub p2p: Option<Time>,
+    /// When `submitblock` was called.
+    pub submitted: Option<Time>,
+    /// When that was answered, and how.
+    pub verdict: Option<(Time, Verdict)>,
+}
+
+/// What is known of one block.
+#[derive(Clone, Debug, Default)]
+pub struct Record {
+    /// Its height, once its header is on the chain.
+    pub height: Option<u32>,
+    /// Ways and times, in order.
+    pub heard: Vec<(Via, Time)>,
+    /// When it was whole here, and by which way.
+    pub whole: Option<(Via, Time)>,
+    /// Its size, bytes.
+    pub bytes: usize,
+    /// Its transactions, and how many of them were not in the cache.
+    pub transactions: (usize, usize),
+    /// To whom it was given.
+    pub given: BTreeMap<NodeNumber, Given>,
+    /// The rule that it breaks, as a node says.
+    pub invalid: Option<String>,
+}
+
+impl Record {
+    /// The first that was heard of it.
+    pub fn first(&self) -> Option<(Via, Time)> {
+        self.heard.first().copied()
+    }
+
+    /// One line: where it came from, how long what took, who won.
+    pub fn line(&self) -> String {
+        let mut line = String::new();
+        let Some((first, start)) = self.first() else {
+            return line;
+        };
+        let ms = |time: Time| time.since(start).as_secs_f64() * 1e3;
+        // Writing to a string can't fail.
+        let _ = write!(line, "first by {first}");
+        if let Some((via, time)) = self.whole {
+            let (all, lacked) = self.transactions;
+            let _ = write!(
+                line,
+                ", whole by {via} after {:.1} ms, {} bytes, {lacked} of {all} transactions not in the cache",
+                ms(time),
+                self.bytes
+            );
+        }
+        for (via, time) in self.heard.iter().skip(1) {
+            let _ = write!(line, "; {via} +{:.1} ms", ms(*time));
+        }
+        for (node, given) in &self.given {
+            let _ = write!(line, "; to bitcoind {node}:");
+            if let Some(time) = given.p2p {
+                let _ = write!(line, " p2p +{:.1} ms", ms(time));
+            }
+            if let Some((time, verdict)) = &given.verdict {
+                let _ = write!(line, " submitblock +{:.1} ms {verdict}", ms(*time));
+            }
+        }
+        line
+    }
+}
+
+/// The recent blocks.
+#[derive(Clone, Debug, Default)]
+pub struct Ledger {
+    records: BTreeMap<BlockHash, Record>,
+    order: VecDeque<BlockHash>,
+}
+
+impl Ledger {
+    /// The record of a block, begun if need be; then the oldest one goes.
+    pub fn record(&mut self, hash: BlockHash) -> &mut Record {
+        if !self.records.contains_key(&hash) {
+            if self.order.len() >= MAX_RECORDS
+                && let Some(oldest) = self.order.pop_front()
+            {
+                self.records.remove(&oldest);
+            }
+            self.order.push_back(hash);
+        }
+        self.records.entry(hash).or_default()
+    }
+
+    /// The record of a block, if there is one.
+    pub fn get(&self, hash: &BlockHash) -> Option<&Record> {
+        self.records.get(hash)
+    }
+
+    /// A block was heard of. Whether that is the first time.
+    pub fn heard(&mut self, hash: BlockHash, via: Via, now: Time) -> bool {
+        let record = self.record(hash);
+        let first = record.heard.is_empty();
+        let known = record.heard.iter().any(|(known, _)| *known == via);
+        if !known && record.heard.len() < MAX_HEARD {
+            record.heard.push((via, now));
+        }
+        first
+    }
+
+    /// The rule that a block breaks, if a node said so.
+    pub fn invalid(&self, hash: &BlockHash) -> Option<&str> {
+        self.get(hash)?.invalid.as_deref()
+    }
+
+    /// Whether a block may be given to a node: it is neither known to be invalid nor from that node, and was
+    /// not given before by this way. Notes that it is.
+    pub fn give(&mut self, hash: BlockHash, node: NodeNumber, by_rpc: bool, now: Time) -> bool {
+        let record = self.record(hash);
+        let from_there = record.heard.iter().any(|(via, _)| via.node() == Some(node));
+        if record.invalid.is_some() || from_there {
+            return false;
+        }
+        let given = record.given.entry(node).or_default();
+        let time = match by_rpc {
+            true => &mut given.submitted,
+            false => &mut given.p2p,
+        };
+        time.replace(now).is_none()
+    }
+
+    /// What a node said of a block. Whether nothing is awaited of it any longer, so that its line can be told.
+    pub fn verdict(
+        &mut self,
+        hash: BlockHash,
+        node: NodeNumber,
+        verdict: Verdict,
+        now: Time,
+    ) -> bool {
+        let record = self.record(hash);
+        if let Verdict::Invalid(reason) = &verdict {
+            record.invalid = Some(reason.clone());
+        }
+        let given = record.given.entry(node).or_default();
+        if matches!(verdict, Verdict::Failed(_)) {
+            // It may be given again, once the node is back.
+            given.submitted = None;
+        }
+        given.verdict = Some((now, verdict));
+        record
+            .given
+            .values()
+            .all(|given| given.submitted.is_none() || given.verdict.is_some())
+    }
+
+    /// A node has restarted, or was away: what it was given and did not take may be given again.
+    pub fn returned(&mut self, node: NodeNumber) {
+        for record in self.records.values_mut() {
+            let took = |given: &Given| {
+                matches!(
+                    given.verdict,
+                    Some((_, Verdict::Accepted | Verdict::Duplicate))
+                )
+            };
+            if record.given.get(&node).is_some_and(|given| !took(given)) {
+                record.given.remove(&node);
+            }
+            record
+                .heard
+                .retain(|(via, _)| via.node() != Some(node) || record.whole.is_some());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use bitcoin::hashes::Hash as _;
+
+    use super::*;
+
+    fn hash(number: u16) -> BlockHash {
+        let mut bytes = [0; 32];
+        bytes[..2].copy_from_slice(&number.to_le_bytes());
+        BlockHash::from_byte_array(bytes)
+    }
+
+    fn at(ms: u64) -> Time {
+        Time::from_unix_seconds(1_000) + std::time::Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn nothing_is_given_twice_or_back_or_when_it_is_invalid() {
+        let mut ledger = Ledger::default();
+        assert!(ledger.heard(hash(1), Via::Compact(0), at(0)));
+        assert!(!ledger.heard(hash(1), Via::Zmq(0), at(50)));
+        assert!(!ledger.give(hash(1), 0, true, at(60)));
+        assert!(ledger.give(hash(1), 1, true, at(60)));
+        assert!(!ledger.give(hash(1), 1, true, at(61)));
+        assert!(ledger.give(hash(1), 1, false, at(61)));
+        assert!(!ledger.give(hash(1), 1, false, at(62)));
+        let invalid = Verdict::Invalid("bad-cb-amount".to_owned());
+        assert!(ledger.verdict(hash(1), 1, invalid, at(70)));
+        assert!(!ledger.give(hash(1), 2, true, at(80)));
+        assert_eq!(ledger.invalid(&hash(1)), Some("bad-cb-amount"));
+        let line = ledger.get(&hash(1)).unwrap().line();
+        assert!(line.starts_with("first by bitcoind 0 cmpctblock"), "{line}");
+        assert!(line.contains("INVALID: bad-cb-amount"), "{line}");
+    }
+
+    #[test]
+    fn what_failed_is_given_again_when_the_node_is_back() {
+        let mut ledger = Ledger::default();
+        ledger.heard(hash(1), Via::Relay, at(0));
+        assert!(ledger.give(hash(1), 0, true, at(1)));
+        assert!(ledger.verdict(hash(1), 0, Verdict::Failed("gone".to_owned()), at(2)));
+        assert!(ledger.give(hash(1), 0, true, at(3)));
+        assert!(ledger.give(hash(1), 0, false, at(3)));
+        ledger.returned(0);
+        assert!(ledger.give(hash(1), 0, false, at(4)));
+        assert!(ledger.give(hash(1), 0, true, at(4)));
+        ledger.verdict(hash(1), 0, Verdict::Accepted, at(5));
+        ledger.returned(0);
+        assert!(!ledger.give(hash(1), 0, true, at(6)));
+    }
+
+    #[test]
+    fn the_ledger_is_bounded() {
+        let mut ledger = Ledger::default();
+        for number in 0..1_000 {
+            for way in 0..40 {
+                ledger.heard(hash(number), Via::Rpc(way), at(0));
+            }
+        }
+        assert_eq!(ledger.records.len(), MAX_RECORDS);
+        assert_eq!(ledger.order.len(), MAX_RECORDS);
+        assert_eq!(ledger.get(&hash(999)).unwrap().heard.len(), MAX_HEARD);
+        assert!(ledger.get(&hash(0)).is_none());
+    }
+}

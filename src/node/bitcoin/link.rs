@@ -1,0 +1,303 @@
+//! One Bitcoin node of the operator: what is known of it, and the tasks that listen to it by RPC and ZMQ.
+
+use std::time::Duration;
+
+use bitcoin::BlockHash;
+use bitcoin::block::Header;
+use bitcoin::consensus::deserialize;
+use tokio::sync::mpsc;
+
+use super::feed::Feed;
+use super::ledger::NodeNumber;
+use super::status::{Counts, NodeStatus};
+use crate::chain::Network;
+use crate::chain::bitcoind::answer::BlockchainInfo;
+use crate::chain::bitcoind::backoff::Backoff;
+use crate::chain::bitcoind::rpc::MAX_WAIT;
+use crate::chain::bitcoind::zmq::{Zmq, ZmqEvent};
+use crate::chain::bitcoind::{Rpc, RpcError};
+use crate::net::Clock;
+use crate::node::headers::HeaderBook;
+use crate::node::stop::Stop;
+use crate::time::Time;
+
+/// The first wait after an RPC call failed: a restart of bitcoind takes some seconds, a hiccup less.
+const LEAST_WAIT: Duration = Duration::from_millis(250);
+/// The longest: the node may come back at any time, and asking costs it nothing.
+const MOST_WAIT: Duration = Duration::from_secs(15);
+/// Headers fetched by RPC between two looks at whether to stop.
+const HEADERS_STEP: u32 = 500;
+
+/// What a node's tasks tell the desk.
+#[derive(Debug)]
+pub enum NodeReport {
+    /// It answers by RPC, and is on our network.
+    RpcUp {
+        /// Its chain.
+        info: BlockchainInfo,
+        /// Name and version that it gives itself.
+        subversion: String,
+    },
+    /// It does not, or no longer; why.
+    RpcDown(String),
+    /// Its best block, of which the header is known here if the node could tell it.
+    Tip {
+        /// The hash of it.
+        hash: BlockHash,
+        /// The height of it.
+        height: u32,
+    },
+    /// What ZMQ brought.
+    Zmq(ZmqEvent),
+}
+
+/// One node.
+#[derive(Debug)]
+pub struct Link {
+    /// How it was configured.
+    pub name: String,
+    /// Where to dial it by P2P.
+    pub p2p: Option<String>,
+    /// When to dial it again.
+    pub redial_at: Option<Time>,
+    /// How long to wait with that.
+    pub redial: Backoff,
+    /// Its best block and the height of that, as far as it told.
+    pub tip: Option<(BlockHash, u32)>,
+    /// What it lacks and is given.
+    pub feed: Feed,
+    /// Its answers.
+    pub counts: Counts,
+    /// Name and version that it gives itself.
+    pub subversion: Option<String>,
+    /// Whether its notifications come.
+    pub zmq_is_up: bool,
+    rpc: Option<Rpc>,
+    rpc_is_up: bool,
+    error: Option<String>,
+}
+
+impl Link {
+    /// A node that is not reached yet.
+    pub fn new(name: String, rpc: Option<Rpc>, p2p: Option<String>, seed: u64) -> Self {
+        Self {
+            name,
+            p2p,
+            redial_at: None,
+            redial: Backoff::new(LEAST_WAIT, MOST_WAIT, seed),
+            tip: None,
+            feed: Feed::default(),
+            counts: Counts::default(),
+            subversion: None,
+            zmq_is_up: false,
+            rpc,
+            rpc_is_up: false,
+            error: None,
+        }
+    }
+
+    /// Its RPC client, if it is to be reached so.
+    pub fn rpc(&self) -> Option<&Rpc> {
+        self.rpc.as_ref()
+    }
+
+    /// Whether it answers by RPC.
+    pub fn rpc_is_up(&self) -> bool {
+        self.rpc_is_up
+    }
+
+    /// Its best block, as far as it told.
+    pub fn tip(&self) -> Option<(BlockHash, u32)> {
+        self.tip
+    }
+
+    /// It answers by RPC. Whether it did not before.
+    pub fn set_up(&mut self, subversion: String) -> bool {
+        self.subversion = Some(subversion);
+        self.error = None;
+        !std::mem::replace(&mut self.rpc_is_up, true)
+    }
+
+    /// It can't be asked by RPC. Whether that, or the reason, is new.
+    pub fn set_down(&mut self, reason: String) -> bool {
+        let was_up = std::mem::replace(&mut self.rpc_is_up, false);
+        self.feed.stop();
+        let new = was_up || self.error.as_ref() != Some(&reason);
+        self.error = Some(reason);
+        new
+    }
+
+    /// No P2P connection came about. Whether the reason is new.
+    pub fn set_error(&mut self, reason: String) -> bool {
+        let new = self.error.as_ref() != Some(&reason);
+        self.error = Some(reason);
+        new
+    }
+
+    /// When to look at it again.
+    pub fn deadline(&self, now: Time) -> Option<Time> {
+        let feed = self.feed.deadline(now);
+        feed.into_iter().chain(self.redial_at).min()
+    }
+
+    /// What RPC tells of it.
+    pub fn status(&self, node: NodeNumber, p2p: bool, our_height: u32) -> NodeStatus {
+        let height = self.tip.map(|(_, height)| height);
+        NodeStatus {
+            node,
+            name: self.name.clone(),
+            live: false,
+            subversion: self.subversion.clone(),
+            rpc: self.rpc_is_up,
+            p2p,
+            zmq: self.zmq_is_up,
+            bestblockhash: self.tip.map(|(hash, _)| hash.to_string()),
+            blocks: height,
+            lag: height.map(|height| i64::from(our_height) - i64::from(height)),
+            error: self.error.clone(),
+            submitted: self.counts,
+        }
+    }
+}
+
+/// What the tasks of one node need.
+#[derive(Clone, Debug)]
+pub struct Listener {
+    /// Its number.
+    pub node: NodeNumber,
+    /// The network it has to be on.
+    pub network: Network,
+    /// The header chain, which is brought to the node's by RPC if it has no other way.
+    pub book: HeaderBook,
+    /// The clock by which headers are judged.
+    pub clock: Clock,
+    /// Where reports go.
+    pub reports: mpsc::Sender<(NodeNumber, NodeReport)>,
+    /// The end.
+    pub stop: Stop,
+}
+
+/// Nobody takes reports any more.
+struct Unheard;
+
+impl Listener {
+    /// Listens by RPC until the node stops: waits for each new block, and connects again after every failure.
+    pub async fn listen_rpc(self, rpc: Rpc, seed: u64) {
+        let mut backoff = Backoff::new(LEAST_WAIT, MOST_WAIT, seed);
+        let stop = self.stop.clone();
+        let listening = async {
+            loop {
+                let error = match self.follow(&rpc, &mut backoff).await {
+                    Ok(Unheard) => return,
+                    Err(error) => error,
+                };
+                let report = NodeReport::RpcDown(error.to_string());
+                if self.tell(report).await.is_err() {
+                    return;
+                }
+                tokio::time::sleep(backoff.failed()).await;
+            }
+        };
+        tokio::select! {
+            () = listening => {}
+            () = stop.stopped() => {}
+        }
+    }
+
+    /// Follows the node's tip until a call fails.
+    async fn follow(&self, rpc: &Rpc, backoff: &mut Backoff) -> Result<Unheard, RpcError> {
+        rpc.check_network(self.network).await?;
+        let subversion = rpc.network_info().await?.subversion;
+        let info = rpc.blockchain_info().await?;
+        let (mut hash, mut height) = (info.best_block_hash, info.blocks);
+        let up = NodeReport::RpcUp { info, subversion };
+        if self.tell(up).await.is_err() {
+            return Ok(Unheard);
+        }
+        backoff.succeeded();
+        loop {
+            self.catch_up(rpc, hash, height).await?;
+            if self.tell(NodeReport::Tip { hash, height }).await.is_err() {
+                return Ok(Unheard);
+            }
+            let seen = hash;
+            while hash == seen {
+                let tip = rpc.wait_for_new_block(MAX_WAIT, hash).await?;
+                (hash, height) = (tip.hash, tip.height);
+            }
+        }
+    }
+
+    /// Brings the header chain to the node's tip, as far as it is not there yet.
+    async fn catch_up(&self, rpc: &Rpc, tip: BlockHash, height: u32) -> Result<(), RpcError> {
+        if self.book.place(tip).is_some() {
+            return Ok(());
+        }
+        let mut next = self.fork(rpc, height).await? + 1;
+        while next <= height {
+            let mut headers = Vec::new();
+            for height in next..=height.min(next + HEADERS_STEP - 1) {
+                // A node that reorganises meanwhile has another tip soon, and is asked again.
+                let Some(hash) = rpc.block_hash(height).await? else {
+                    break;
+                };
+                let Some(bytes) = rpc.block_header(hash).await? else {
+                    break;
+                };
+                let header: Header = deserialize(&bytes).expect("any 80 bytes are a header");
+                headers.push(header);
+            }
+            let batch = self.book.submit_all(&headers, self.clock.now());
+            if let Some(refusal) = batch.refusal {
+                tracing::warn!(
+                    node = self.node,
+                    height = next + batch.accepted as u32,
+                    reason = refusal.reason(),
+                    "a header of the Bitcoin node was refused"
+                );
+            }
+            if batch.accepted == 0 || batch.refusal.is_some() {
+                return Ok(());
+            }
+            next += batch.accepted as u32;
+        }
+        Ok(())
+    }
+
+    /// Height of the last block that the node's chain and ours share.
+    async fn fork(&self, rpc: &Rpc, height: u32) -> Result<u32, RpcError> {
+        let start = self.book.start().height;
+        let mut above = self.book.chain().height.min(height);
+        let mut step = 1;
+        // Usually the tip, else a few below it; the distance doubles so that a far one is found too.
+        loop {
+            let theirs = rpc.block_hash(above).await?;
+            if above <= start || theirs.is_some_and(|hash| self.book.hash_at(above) == Some(hash)) {
+                return Ok(above.max(start));
+            }
+            above = above.saturating_sub(step).max(start);
+            step *= 2;
+        }
+    }
+
+    /// Listens by ZMQ until the node stops.
+    pub async fn listen_zmq(self, mut zmq: Zmq) {
+        let stop = self.stop.clone();
+        let listening = async {
+            while let Some(event) = zmq.next().await {
+                if self.tell(NodeReport::Zmq(event)).await.is_err() {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            () = listening => {}
+            () = stop.stopped() => {}
+        }
+    }
+
+    async fn tell(&self, report: NodeReport) -> Result<(), Unheard> {
+        let sent = self.reports.send((self.node, report)).await;
+        sent.map_err(|_| Unheard)
+    }
+}

@@ -1,0 +1,212 @@
+//! The side towards Bitcoin: the operator's own nodes, and the Bitcoin P2P network.
+//!
+//! ```text
+//!   bitcoind ◀─ P2P ─▶ connection ─ events ─┐          ┌─▶ engine   blocks, compact blocks, transactions
+//!            ─ ZMQ ──▶ listener ── reports ─┼─▶ desk ──┼─▶ store    what peers may ask for
+//!            ◀─ RPC ─▶ listener ────────────┘    ▲     └─▶ connections and submitblock: what the engine has whole
+//!   strangers ◀─ P2P ─▶ connections             engine
+//! ```
+//!
+//! - [`desk`]: the one task that owns the state; what it does is split by subject:
+//!   [`hear`] (what peers say), [`reports`] (what nodes tell by RPC and ZMQ), [`hold`] (fetching what is missing),
+//!   [`give`] (blocks to the nodes), [`serve`] (answers to peers), [`find`] (peers of the relay)
+//! - [`ledger`], [`fetches`], [`feed`], [`status`]: its state, without I/O
+//! - [`link`]: one node of the operator, and the tasks that listen to it; [`dial`], [`peers`]: P2P connections
+//! - [`open`]: what the configuration says; [`transactions`]: the mempools' way into the cache
+//!
+//! What it is not: a judge. The header chain says what has work, the engine what is in a tree, the
+//! operator's node what is valid.
+
+mod desk;
+mod dial;
+mod feed;
+mod fetches;
+mod find;
+mod give;
+mod hear;
+mod hold;
+mod ledger;
+mod link;
+mod open;
+mod peers;
+mod reports;
+mod serve;
+mod status;
+mod transactions;
+
+pub use dial::Identity;
+pub use open::{identity, listen};
+pub use status::NodeStatus;
+
+use std::sync::Arc;
+
+use tokio::sync::{mpsc, watch};
+
+use crate::chain::Network;
+use crate::chain::bitcoind::find::{Finding, find};
+use crate::chain::bitcoind::{Rpc, Topic, Zmq};
+use crate::chain::p2p::connection::{Accepted, Listener as P2pListener};
+use crate::config::NodeSpec;
+use crate::net::Clock;
+use crate::node::driver::WholeBlock;
+use crate::node::engine::EngineHandle;
+use crate::node::headers::HeaderBook;
+use crate::node::stop::Stop;
+use crate::node::store::BlockStore;
+use desk::{Desk, Inputs, MAX_DONE, MAX_EVENTS, Shared};
+use dial::Dialler;
+use link::{Link, Listener};
+use transactions::Sink;
+
+/// Reports of nodes on the way to the desk: a burst of a block's transactions from ZMQ waits there, not here.
+const MAX_REPORTS: usize = 64;
+
+/// Connections that were made to us, on the way to the desk: further ones wait in the system.
+const MAX_ARRIVALS: usize = 16;
+
+/// What this side is given by the node around it.
+#[derive(Debug)]
+pub struct Parts {
+    /// The network.
+    pub network: Network,
+    /// The clock.
+    pub clock: Clock,
+    /// The engine.
+    pub engine: EngineHandle,
+    /// The header chain.
+    pub book: HeaderBook,
+    /// Blocks on disk.
+    pub store: Arc<BlockStore>,
+    /// Blocks that the engine has whole.
+    pub whole: mpsc::Receiver<WholeBlock>,
+    /// The signal to end.
+    pub stop: Stop,
+    /// Who we are on the Bitcoin P2P network.
+    pub identity: Identity,
+    /// Where Bitcoin's P2P protocol is served, if it is.
+    pub listener: Option<P2pListener>,
+    /// A seed for what need not be secret: the spread of tries to reconnect.
+    pub seed: u64,
+}
+
+/// This side from outside.
+#[derive(Clone, Debug)]
+pub struct BitcoinHandle {
+    status: watch::Receiver<Arc<Vec<NodeStatus>>>,
+}
+
+impl BitcoinHandle {
+    /// A side without nodes, for tests of what only looks at it.
+    #[cfg(test)]
+    pub fn without_nodes() -> Self {
+        let (_, status) = watch::channel(Arc::default());
+        Self { status }
+    }
+
+    /// How the operator's nodes are.
+    pub fn nodes(&self) -> Arc<Vec<NodeStatus>> {
+        Arc::clone(&self.status.borrow())
+    }
+}
+
+/// Starts this side: the desk, and the tasks that listen to the nodes of `specs`. All end with the node.
+pub fn start(parts: Parts, specs: &[NodeSpec]) -> BitcoinHandle {
+    let (done, read_done) = mpsc::channel(MAX_DONE);
+    let (events, read_events) = mpsc::channel(MAX_EVENTS);
+    let (reports, read_reports) = mpsc::channel(MAX_REPORTS);
+    let (status, read_status) = watch::channel(Arc::new(Vec::new()));
+    let shared = Shared {
+        network: parts.network,
+        clock: parts.clock,
+        engine: parts.engine.clone(),
+        book: parts.book,
+        store: parts.store,
+        done,
+        stop: parts.stop,
+    };
+    let links = specs.iter().enumerate().map(|(node, spec)| {
+        let listener = Listener {
+            node,
+            network: shared.network,
+            book: shared.book.clone(),
+            clock: shared.clock,
+            reports: reports.clone(),
+            stop: shared.stop.clone(),
+        };
+        follow(listener, spec, parts.seed.wrapping_add(node as u64))
+    });
+    let mut desk = Desk {
+        links: links.collect(),
+        dialler: Dialler {
+            identity: parts.identity,
+            events,
+        },
+        peers: peers::Peers::default(),
+        ledger: ledger::Ledger::default(),
+        fetches: fetches::Fetches::default(),
+        at_hand: std::collections::VecDeque::new(),
+        transactions: Sink::start(parts.engine),
+        floor: None,
+        progress: None,
+        status,
+        shared,
+    };
+    desk.refresh_status();
+    let (arrivals, read_arrivals) = mpsc::channel(MAX_ARRIVALS);
+    if let Some(listener) = parts.listener {
+        tokio::spawn(accept(listener, arrivals, desk.shared.stop.clone()));
+    }
+    let inputs = Inputs {
+        arrivals: read_arrivals,
+        whole: parts.whole,
+        events: read_events,
+        reports: read_reports,
+        done: read_done,
+    };
+    tokio::spawn(desk.run(inputs));
+    BitcoinHandle {
+        status: read_status,
+    }
+}
+
+/// Takes connections until the node stops.
+async fn accept(listener: P2pListener, arrivals: mpsc::Sender<Accepted>, stop: Stop) {
+    let accepting = async { while arrivals.send(listener.accept().await).await.is_ok() {} };
+    tokio::select! {
+        () = accepting => {}
+        () = stop.stopped() => {}
+    }
+}
+
+/// Finds the ways to a node, says what was found and what is lacking, and listens on those that listen.
+fn follow(listener: Listener, spec: &NodeSpec, seed: u64) -> Link {
+    let found = find(spec, listener.network);
+    let node = listener.node;
+    for finding in &found.report {
+        match finding {
+            Finding::Found(line) => tracing::info!(node, "found {line}"),
+            Finding::Lacks(line) => tracing::warn!(node, "lacks {line}"),
+        }
+    }
+    let rpc = found
+        .rpc
+        .map(|(address, credentials)| Rpc::new(address, credentials));
+    if let Some(rpc) = rpc.clone() {
+        tokio::spawn(listener.clone().listen_rpc(rpc, seed));
+    }
+    if !found.zmq.is_empty() {
+        let topics = [
+            Topic::RawBlock,
+            Topic::HashBlock,
+            Topic::RawTx,
+            Topic::Sequence,
+        ];
+        let zmq = Zmq::subscribe(&found.zmq, &topics, seed);
+        tokio::spawn(listener.clone().listen_zmq(zmq));
+    }
+    let mut link = Link::new(spec.to_string(), rpc, found.p2p, seed);
+    if link.p2p.is_some() {
+        link.redial_at = Some(listener.clock.now());
+    }
+    link
+}

@@ -1,0 +1,133 @@
+//! The connections of the Bitcoin P2P protocol, by number, and what is known of who is at the other end.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+
+use bitcoin::BlockHash;
+use tokio::sync::mpsc::error::TrySendError;
+
+use super::ledger::NodeNumber;
+use crate::chain::p2p::connection::{Connection, ConnectionId};
+use crate::chain::p2p::{BlockForm, PeerCommand, PeerInfo};
+
+/// Names a connection, for as long as the process runs.
+pub type PeerNumber = ConnectionId;
+
+/// Who is at the other end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// One of the operator's Bitcoin nodes, dialled by us.
+    Node(NodeNumber),
+    /// Another node of this project, to which there is a control connection as well.
+    Relay,
+    /// Whoever dialled us.
+    Inbound,
+}
+
+/// What a peer has asked for and not been given yet; one thing at a time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Want {
+    /// A block.
+    Block(BlockHash, BlockForm),
+    /// Transactions of a block, by their places.
+    Part(BlockHash, Vec<u32>),
+}
+
+/// One connection.
+#[derive(Debug)]
+pub struct Peer {
+    /// Who it is.
+    pub kind: Kind,
+    /// Its address.
+    pub remote: SocketAddr,
+    /// What its handshake told, once that is done.
+    pub info: Option<PeerInfo>,
+    /// The best block that it has told of, of which the header is known here.
+    pub best: Option<(BlockHash, u32)>,
+    /// What it waits for.
+    pub want: Option<Want>,
+    /// Whether it was asked for headers and has not answered.
+    pub asked_headers: bool,
+    connection: Option<Connection>,
+}
+
+/// All connections.
+#[derive(Debug, Default)]
+pub struct Peers {
+    peers: BTreeMap<PeerNumber, Peer>,
+    next: u64,
+}
+
+impl Peers {
+    /// A number for a connection that is going to be made.
+    pub fn next_id(&mut self) -> PeerNumber {
+        self.next += 1;
+        ConnectionId(self.next)
+    }
+
+    /// Keeps a connection.
+    pub fn add(&mut self, connection: Connection, kind: Kind, remote: SocketAddr) {
+        let number = connection.id;
+        let peer = Peer {
+            kind,
+            remote,
+            info: None,
+            best: None,
+            want: None,
+            asked_headers: false,
+            connection: Some(connection),
+        };
+        self.peers.insert(number, peer);
+    }
+
+    /// Forgets a connection; with the last of its commands it ends, if it has not.
+    pub fn remove(&mut self, number: PeerNumber) -> Option<Peer> {
+        self.peers.remove(&number)
+    }
+
+    /// One connection.
+    pub fn get(&self, number: PeerNumber) -> Option<&Peer> {
+        self.peers.get(&number)
+    }
+
+    /// One connection.
+    pub fn get_mut(&mut self, number: PeerNumber) -> Option<&mut Peer> {
+        self.peers.get_mut(&number)
+    }
+
+    /// All of them, in order of number.
+    pub fn iter(&self) -> impl Iterator<Item = (PeerNumber, &Peer)> {
+        self.peers.iter().map(|(number, peer)| (*number, peer))
+    }
+
+    /// Those whose handshake is done.
+    pub fn ready(&self) -> impl Iterator<Item = (PeerNumber, &Peer)> {
+        self.iter().filter(|(_, peer)| peer.info.is_some())
+    }
+
+    /// The connection to one of the operator's nodes, once its handshake is done.
+    pub fn of_node(&self, node: NodeNumber) -> Option<PeerNumber> {
+        let found = self.ready().find(|(_, peer)| peer.kind == Kind::Node(node));
+        found.map(|(number, _)| number)
+    }
+
+    /// Tells a connection what to do. One that takes nothing any more is let go: its end follows as an event.
+    pub fn send(&mut self, number: PeerNumber, command: PeerCommand) -> bool {
+        let Some(peer) = self.peers.get_mut(&number) else {
+            return false;
+        };
+        let Some(connection) = &peer.connection else {
+            return false;
+        };
+        match connection.commands.try_send(command) {
+            Ok(()) => true,
+            Err(TrySendError::Closed(_)) => false,
+            Err(TrySendError::Full(_)) => {
+                // So many commands wait only for a peer that does not read.
+                tracing::debug!(peer = %peer.remote, "takes no commands any more; closing");
+                peer.connection = None;
+                false
+            }
+        }
+    }
+}
