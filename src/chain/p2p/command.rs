@@ -48,7 +48,7 @@ pub enum PeerCommand {
         /// In the order of the indexes asked.
         transactions: Vec<Bytes>,
     },
-    /// Answers any event that wants something: there is nothing to be had.
+    /// Answers any event that wants headers, a block or parts of one: there is nothing to be had.
     SendNothing,
     /// Addresses for the peer: as the answer to [`super::PeerEvent::WantsAddresses`], or gossip. At most 1,000.
     SendAddresses(Vec<AddressRecord>),

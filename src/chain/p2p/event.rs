@@ -10,8 +10,8 @@ use super::{AddressRecord, Advert, BlockForm, CompactBlock, TransactionId};
 
 /// What happened on a connection.
 ///
-/// Events that want something come one at a time: the next one waits until the last was answered by a command,
-/// or nobody answered it for 30 seconds.
+/// Events that want headers, a block or parts of one come one at a time: the next waits until the last was answered
+/// by a command ([`super::PeerCommand::SendNothing`] if need be), or was left unanswered for 30 seconds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PeerEvent {
     /// The handshake is done.
@@ -72,7 +72,7 @@ pub enum PeerEvent {
         /// Indexes, ascending, none twice; whether the block has as many is for the owner to see.
         indexes: Vec<u32>,
     },
-    /// Answer with [`super::PeerCommand::SendAddresses`]. Comes once at most.
+    /// May be answered with [`super::PeerCommand::SendAddresses`]; nothing waits for it. Comes once at most.
     WantsAddresses,
     /// The least fee rate of transactions that the peer takes, in satoshi per 1,000 virtual bytes.
     FeeFilter(u64),

@@ -56,8 +56,6 @@ impl Peer {
         } else {
             (Kind::Addresses, put_v1(records))
         };
-        self.requests
-            .answer(payload.len(), |request| *request == Request::Addresses);
         if !records.is_empty() {
             self.send_if_room(kind, payload);
         }

@@ -172,6 +172,6 @@ impl Peer {
             return self.count(Refusal::AddressAsk);
         }
         self.requests.answered_addresses = true;
-        self.request(Request::Addresses);
+        self.tell(PeerEvent::WantsAddresses);
     }
 }

@@ -45,7 +45,6 @@ pub(super) enum Request {
         hash: BlockHash,
         indexes: Vec<u32>,
     },
-    Addresses,
 }
 
 /// What waits, and what the owner was asked.
@@ -152,7 +151,6 @@ impl Peer {
             Request::Headers { locator, stop } => PeerEvent::WantsHeaders { locator, stop },
             Request::Block { hash, form } => PeerEvent::WantsBlock { hash, form },
             Request::Parts { hash, indexes } => PeerEvent::WantsBlockTransactions { hash, indexes },
-            Request::Addresses => PeerEvent::WantsAddresses,
         });
         true
     }

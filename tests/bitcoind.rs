@@ -1,0 +1,10 @@
+//! Against a real bitcoind, on regtest and loopback: what we believe of its behaviour is what it does.
+//!
+//! It is found by the environment variable `BITCOIND_EXE`, or as `bitcoind` on the path. Without one these tests
+//! say so on standard error, loudly, and pass: nothing was shown.
+
+mod bitcoind {
+    pub mod client;
+    pub mod harness;
+    mod p2p;
+}
