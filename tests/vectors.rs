@@ -11,6 +11,7 @@ mod vectors {
     pub mod json;
 }
 
+use blocktorrent::chain::p2p::Advert;
 use blocktorrent::wire::{
     DatagramBuilder, Frames, HashSequence, HashlessWorkout, JobRef, MacKey, Message, MessageType,
     NoRoom, Reader, WireError, WireLap, WireRun, Workout, Writer, datagram,
@@ -230,4 +231,40 @@ fn datagrams() {
 
 fn key(fields: &Value) -> MacKey {
     MacKey::new(bytes(&fields["mac_key"]).try_into().expect("16 bytes"))
+}
+
+/// What is said in Bitcoin's own protocol (DSC-3, DSC-4).
+#[test]
+fn adverts() {
+    let path = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("bip/vectors/adverts.json");
+    let source = fs::read_to_string(path).expect("the vectors are part of the repository");
+    let file: Value = serde_json::from_str(&source).expect("the vectors are JSON");
+    let list = |name: &str| file[name].as_array().expect("a list of vectors").clone();
+    for vector in list("valid") {
+        let port = |name: &str| number(&vector["fields"][name]) as u16;
+        let advert = Advert {
+            version: port("version"),
+            control_port: port("control_port"),
+            data_port: port("data_port"),
+        };
+        let (body, feature) = (bytes(&vector["advert"]), bytes(&vector["feature"]));
+        assert!(body.starts_with(&advert.to_bytes()));
+        if body.len() == advert.to_bytes().len() {
+            assert_eq!(
+                hex(&advert.to_feature()),
+                hex(&feature),
+                "{}",
+                vector["name"]
+            );
+        }
+        assert_eq!(Advert::read(&body), Ok(advert));
+        assert_eq!(Advert::read_feature(&feature), Ok(Some(advert)));
+    }
+    for vector in list("other") {
+        assert_eq!(Advert::read_feature(&bytes(&vector["feature"])), Ok(None));
+    }
+    for vector in list("invalid") {
+        let refused = Advert::read_feature(&bytes(&vector["feature"]));
+        assert!(refused.is_err(), "{}", vector["name"]);
+    }
 }

@@ -4,6 +4,8 @@
 //! [`FEATURE_ID`]. One that does not, and claims this project's service bit, is told by a message of our own,
 //! `blktorrent`, after `verack`; nobody else ever gets that message.
 //!
+//! DSC-3 and DSC-4 of the specification; ADVERT is BODY here.
+//!
 //! ```text
 //!   feature      = CompactSize 14, "blocktorrent/1", CompactSize 6, BODY
 //!   blktorrent   = BODY
@@ -17,7 +19,7 @@ pub const FEATURE_ID: &str = "blocktorrent/1";
 /// Most bytes of a feature's data.
 ///
 /// Reason: BIP434's.
-pub(super) const MAX_FEATURE_DATA: usize = 512;
+const MAX_FEATURE_DATA: usize = 512;
 /// Fewest and most bytes of a feature's name, BIP434's.
 const FEATURE_ID_BYTES: std::ops::RangeInclusive<usize> = 4..=80;
 
@@ -33,7 +35,7 @@ pub struct Advert {
 }
 
 impl Advert {
-    /// Its six bytes.
+    /// Its six bytes (DSC-3).
     pub fn to_bytes(self) -> [u8; 6] {
         let [a, b] = self.version.to_le_bytes();
         let [c, d] = self.control_port.to_le_bytes();
@@ -42,6 +44,9 @@ impl Advert {
     }
 
     /// Reads them back; later versions may add to them.
+    ///
+    /// # Errors
+    /// If there are fewer than six bytes.
     pub fn read(body: &[u8]) -> Result<Self, DecodeError> {
         let mut reader = Reader::new(body);
         Ok(Self {
@@ -51,8 +56,8 @@ impl Advert {
         })
     }
 
-    /// The payload of a `feature`.
-    pub(super) fn to_feature(self) -> Vec<u8> {
+    /// The payload of a `feature` (BIP434).
+    pub fn to_feature(self) -> Vec<u8> {
         let body = self.to_bytes();
         let mut payload = Vec::new();
         put_compact_size(&mut payload, FEATURE_ID.len() as u64);
@@ -61,21 +66,24 @@ impl Advert {
         payload.extend_from_slice(&body);
         payload
     }
-}
 
-/// Reads the payload of a `feature`: `None` if it is some other feature.
-pub(super) fn read_feature(payload: &[u8]) -> Result<Option<Advert>, DecodeError> {
-    let mut reader = Reader::new(payload);
-    let id = reader.var_bytes(*FEATURE_ID_BYTES.end())?;
-    let data = reader.var_bytes(MAX_FEATURE_DATA)?;
-    reader.end()?;
-    if !FEATURE_ID_BYTES.contains(&id.len()) {
-        return Err(DecodeError::Value);
+    /// Reads the payload of a `feature`: `None` if it is some other feature.
+    ///
+    /// # Errors
+    /// If the payload breaks BIP434's limits, or is ours and too short.
+    pub fn read_feature(payload: &[u8]) -> Result<Option<Self>, DecodeError> {
+        let mut reader = Reader::new(payload);
+        let id = reader.var_bytes(*FEATURE_ID_BYTES.end())?;
+        let data = reader.var_bytes(MAX_FEATURE_DATA)?;
+        reader.end()?;
+        if !FEATURE_ID_BYTES.contains(&id.len()) {
+            return Err(DecodeError::Value);
+        }
+        if id != FEATURE_ID.as_bytes() {
+            return Ok(None);
+        }
+        Self::read(data).map(Some)
     }
-    if id != FEATURE_ID.as_bytes() {
-        return Ok(None);
-    }
-    Advert::read(data).map(Some)
 }
 
 #[cfg(test)]
@@ -90,20 +98,20 @@ mod tests {
             data_port: 8434,
         };
         let payload = advert.to_feature();
-        assert_eq!(read_feature(&payload), Ok(Some(advert)));
+        assert_eq!(Advert::read_feature(&payload), Ok(Some(advert)));
         assert_eq!(payload.len(), 1 + 14 + 1 + 6);
         for length in 0..payload.len() {
-            assert!(read_feature(&payload[..length]).is_err());
+            assert!(Advert::read_feature(&payload[..length]).is_err());
         }
-        assert!(read_feature(&[&payload[..], &[0]].concat()).is_err());
-        assert_eq!(read_feature(b"\x04BIP9\x00"), Ok(None));
-        assert!(read_feature(b"\x03BIP\x00").is_err());
+        assert!(Advert::read_feature(&[&payload[..], &[0]].concat()).is_err());
+        assert_eq!(Advert::read_feature(b"\x04BIP9\x00"), Ok(None));
+        assert!(Advert::read_feature(b"\x03BIP\x00").is_err());
         let long = |id: usize, data: usize| {
             let mut bytes = vec![id as u8];
             bytes.resize(1 + id, b'x');
             put_compact_size(&mut bytes, data as u64);
             bytes.resize(bytes.len() + data, 0);
-            read_feature(&bytes)
+            Advert::read_feature(&bytes)
         };
         assert_eq!(long(80, 512), Ok(None));
         assert!(long(81, 0).is_err());

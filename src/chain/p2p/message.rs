@@ -11,7 +11,6 @@ use bitcoin::p2p::message_blockdata::{GetHeadersMessage, Inventory};
 use bytes::Bytes;
 
 use super::addresses::{self, Gossip};
-use super::advert::read_feature;
 use super::block::{check_block, cut_transactions};
 use super::compact::read_wanted;
 use super::kind::Kind;
@@ -105,7 +104,7 @@ impl Message {
             Kind::Verack => Self::Verack,
             Kind::WtxidRelay => Self::WtxidRelay,
             Kind::SendAddrV2 => Self::SendAddrV2,
-            Kind::Feature => Self::Feature(read_feature(payload)?),
+            Kind::Feature => Self::Feature(Advert::read_feature(payload)?),
             Kind::Advert => Self::Advert(Advert::read(payload)?),
             Kind::SendHeaders => Self::SendHeaders,
             Kind::SendCompact => Self::SendCompact {
