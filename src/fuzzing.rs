@@ -7,8 +7,10 @@
 mod block;
 mod engine;
 mod frames;
+mod p2p;
 
 pub use engine::engine;
+pub use p2p::p2p;
 
 use bitcoin::hashes::Hash as _;
 use bytes::Bytes;
@@ -31,6 +33,7 @@ pub const TARGETS: &[Target] = &[
     ("partial_tree", partial_tree),
     ("transaction", transaction),
     ("engine", engine),
+    ("p2p", p2p),
 ];
 
 /// The frames of a datagram, in an envelope that is right.
