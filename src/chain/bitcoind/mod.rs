@@ -23,6 +23,8 @@ pub mod backoff;
 pub mod conf;
 pub mod error;
 pub mod find;
+pub mod follow;
+pub mod mempool;
 pub mod notice;
 pub mod preference;
 pub mod rpc;
@@ -32,6 +34,8 @@ pub mod zmtp;
 
 pub use error::RpcError;
 pub use find::{Finding, Found, find};
+pub use follow::{FollowInput, FollowOutput, follow};
+pub use mempool::{Feed, Mempool, MempoolCommand};
 pub use notice::{Notice, SequenceEvent, Topic};
 pub use preference::{Nodes, NodesEvent};
 pub use rpc::{Credentials, Rpc};
