@@ -14,7 +14,7 @@ use std::io;
 use std::net::{IpAddr, SocketAddr, TcpListener as StdListener};
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio::net::{TcpListener, TcpStream};
@@ -48,6 +48,8 @@ const MAX_WRITE_MESSAGES: usize = MAX_WRITE_BYTES / WRITE_OVERHEAD_BYTES + 1;
 /// How long accepting rests after the system had no descriptor to give: long enough not to spin,
 /// short enough not to be noticed.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+/// Between two words in the log about that: it lasts as long as whoever holds the descriptors likes.
+const ACCEPT_TOLD_PAUSE: Duration = Duration::from_secs(60);
 
 /// Names one connection for as long as the process lives; never reused.
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd)]
@@ -522,6 +524,7 @@ impl Drop for Place {
 
 /// The accept loop. A failure of one connection is no failure of the listener.
 async fn accept(shared: Arc<Shared>, listener: TcpListener, mut stop: oneshot::Receiver<()>) {
+    let mut told: Option<Instant> = None;
     loop {
         let accepted = tokio::select! {
             _ = &mut stop => return,
@@ -538,7 +541,10 @@ async fn accept(shared: Arc<Shared>, listener: TcpListener, mut stop: oneshot::R
                         | io::ErrorKind::Interrupted
                 );
                 if !of_the_peer {
-                    tracing::warn!(%error, "cannot accept a control connection");
+                    if told.is_none_or(|told| told.elapsed() >= ACCEPT_TOLD_PAUSE) {
+                        told = Some(Instant::now());
+                        tracing::warn!(%error, "cannot accept control connections");
+                    }
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }

@@ -12,7 +12,7 @@
 //! ```
 //!
 //! - [`settings`]: flags and file to what holds; [`datadir`]: lock, cookie, addresses; [`logs`], by [`lines`]
-//! - [`run`](mod@run): starts and ends all of it in order; [`stop`]: the signal
+//! - [`run`](mod@run): starts and ends all of it in order; [`stop`]: the signal; [`limits`]: of the system
 //! - [`driver`]: the engine's thread; [`engine`]: the commands it answers; [`headers`]: its judge, [`headerfile`]: on disk
 //! - [`mod@demo`]: several nodes as processes, and a block that crosses them
 //! - [`router`] and [`events`]: what happened, told; [`store`]: blocks on disk; [`files`]: whole or absent
@@ -28,6 +28,7 @@ pub mod events;
 pub mod files;
 pub mod headerfile;
 pub mod headers;
+pub mod limits;
 pub mod lines;
 pub mod logs;
 pub mod router;

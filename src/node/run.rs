@@ -19,6 +19,7 @@ use super::engine::EngineHandle;
 use super::events::{News, Stamped};
 use super::headerfile::{self, HeaderFile};
 use super::headers::HeaderBook;
+use super::limits;
 use super::router;
 use super::rpc::{self, auth::Credentials};
 use super::settings::{self, Settings};
@@ -88,6 +89,7 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
         // A kept block may be newer than the last header written; one that no longer fits is only kept.
         book.submit(&header, clock.now()).ok();
     }
+    limits::raise_descriptors(config.max_peers);
     let sockets = bind(config, network)?;
     let (peers, callers) = (runtime("peers")?, runtime("rpc")?);
     let parts = Parts {
