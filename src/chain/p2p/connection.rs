@@ -164,10 +164,8 @@ impl<C: Fn() -> Time> Task<C> {
             if event.is_none() {
                 event = peer.poll_event();
             }
-            match event {
-                Some(PeerEvent::Closed(reason)) => return Some(reason),
-                _ if peer.is_closed() && event.is_none() => return Some(CloseReason::Remote),
-                _ => {}
+            if let Some(PeerEvent::Closed(reason)) = event {
+                return Some(reason);
             }
             if writing.is_empty() {
                 writing = peer.poll_output().unwrap_or_default();

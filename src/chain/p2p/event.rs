@@ -43,7 +43,8 @@ pub enum PeerEvent {
     TransactionsAnnounced(Vec<TransactionId>),
     /// A transaction that we asked for; its boundaries were checked and nothing else.
     Transaction(Bytes),
-    /// Blocks that we asked for and will not get from this peer. Bitcoin Core says nothing of the kind; others do.
+    /// Blocks, or parts of them, that we asked for and will not get from this peer: it said so, or two minutes have
+    /// passed (Bitcoin Core says nothing).
     BlocksNotFound(Vec<BlockHash>),
     /// Transactions that we asked for and will not get.
     TransactionsNotFound(Vec<TransactionId>),
@@ -151,7 +152,7 @@ pub enum CloseReason {
     /// The operating system reported an error.
     #[error("connection failed: {0}")]
     Failed(String),
-    /// The peer closed before it said a word in BIP324: dial again without.
+    /// The peer closed, or let a minute pass, before it said a word in BIP324: dial again without.
     #[error("the peer does not speak the encrypted transport")]
     NoV2,
     /// The handshake took more than a minute.

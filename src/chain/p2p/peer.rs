@@ -167,9 +167,9 @@ impl Peer {
         if self.is_closed {
             return None;
         }
-        let keep_alive = self.keep_alive_deadline();
-        let requests = self.requests.deadline();
-        Some(requests.map_or(keep_alive, |at| at.min(keep_alive)))
+        let others = [self.requests.deadline(), self.fetches.deadline()];
+        let keep_alive = Some(self.keep_alive_deadline());
+        others.into_iter().chain([keep_alive]).flatten().min()
     }
 
     /// Whether more bytes should be read from the peer.

@@ -88,7 +88,7 @@ impl Peer {
     }
 
     fn get_block(&mut self, hash: BlockHash, form: BlockForm) {
-        if !self.fetches.ask_block(hash, form) {
+        if !self.fetches.ask_block(hash, self.now) {
             return self.count(Refusal::Backlog);
         }
         let entry = match form {
@@ -101,7 +101,7 @@ impl Peer {
 
     fn get_block_transactions(&mut self, hash: &BlockHash, indexes: &[u32]) {
         match put_wanted(hash, indexes) {
-            Some(payload) if self.fetches.ask_parts(*hash, indexes.len()) => {
+            Some(payload) if self.fetches.ask_parts(*hash, indexes.len(), self.now) => {
                 self.send(Kind::GetBlockTransactions, payload);
             }
             _ => self.count(Refusal::Backlog),

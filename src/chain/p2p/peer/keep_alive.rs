@@ -6,7 +6,7 @@ use rand::Rng;
 
 use super::Peer;
 use crate::chain::p2p::kind::Kind;
-use crate::chain::p2p::{CloseReason, Refusal, Role};
+use crate::chain::p2p::{CloseReason, PeerEvent, Refusal, Role};
 use crate::time::Time;
 
 /// How long the handshake may take (Bitcoin Core's `DEFAULT_PEER_CONNECT_TIMEOUT`).
@@ -70,7 +70,10 @@ impl Peer {
         let is_over = |since: Time| now >= since + patience;
         let Some(done_at) = self.greeting.done_at() else {
             if now >= self.keep_alive.opened + HANDSHAKE_TIME {
-                self.close(CloseReason::HandshakeTimeout);
+                self.close(match self.transport.was_not_answered() {
+                    true => CloseReason::NoV2,
+                    false => CloseReason::HandshakeTimeout,
+                });
             }
             return;
         };
@@ -91,6 +94,10 @@ impl Peer {
         }
         if self.requests.give_up(now) {
             self.count(Refusal::Unanswered);
+        }
+        let overdue = self.fetches.give_up(now);
+        if !overdue.is_empty() {
+            self.tell(PeerEvent::BlocksNotFound(overdue));
         }
     }
 

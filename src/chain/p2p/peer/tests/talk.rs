@@ -268,3 +268,47 @@ fn thousands_of_messages_pass_and_keys_are_renewed() {
         assert_eq!(pair.b_events.pop_front(), Some(PeerEvent::Headers(vec![])));
     }
 }
+
+#[test]
+fn what_never_comes_is_given_up() {
+    let mut puppet = Puppet::greeted(Role::OurNode, 70_017);
+    let hash = |number: u8| bitcoin::BlockHash::from_byte_array([number; 32]);
+    let form = BlockForm::Witness;
+    for number in 0..20 {
+        puppet.tell(PeerCommand::GetBlock {
+            hash: hash(number),
+            form,
+        });
+    }
+    assert_eq!(puppet.refused(Refusal::Backlog), 4);
+    puppet.events.clear();
+    puppet.say(
+        Kind::NotFound,
+        message::put_inventory(&[bitcoin::p2p::message_blockdata::Inventory::WitnessBlock(
+            hash(0),
+        )]),
+    );
+    assert_eq!(
+        puppet.events.pop_back(),
+        Some(PeerEvent::BlocksNotFound(vec![hash(0)]))
+    );
+    let indexes = vec![3];
+    puppet.tell(PeerCommand::GetBlockTransactions {
+        hash: hash(99),
+        indexes,
+    });
+    puppet.pass(std::time::Duration::from_secs(119));
+    puppet.say(Kind::Ping, vec![0; 8]);
+    assert_eq!(puppet.events, []);
+    let deadline = puppet.peer.poll_deadline();
+    assert_eq!(
+        deadline,
+        Some(puppet.now + std::time::Duration::from_secs(1))
+    );
+    puppet.pass(std::time::Duration::from_secs(1));
+    let overdue = (1..16).chain([99]).map(hash).collect();
+    assert_eq!(
+        puppet.events.pop_front(),
+        Some(PeerEvent::BlocksNotFound(overdue))
+    );
+}
