@@ -6,18 +6,19 @@
 use std::collections::VecDeque;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bitcoin::BlockHash;
 use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
 
 use super::fetches::{Fetches, Origin, Purpose};
-use super::ledger::{Ledger, NodeNumber, Verdict, Via};
+use super::ledger::{Ledger, NodeNumber, Via};
 use super::link::{Link, NodeReport};
 use super::peers::{PeerNumber, Peers};
 use super::status::NodeStatus;
-use crate::chain::p2p::PeerEvent;
 use crate::chain::p2p::connection::Accepted;
+use crate::chain::p2p::{CloseReason, PeerEvent};
 use crate::chain::{Network, Tip};
 use crate::net::Clock;
 use crate::node::driver::WholeBlock;
@@ -34,6 +35,9 @@ const MAX_AT_HAND: usize = 6;
 pub(super) const MAX_DONE: usize = 256;
 /// Events of peers on the way to the desk. A connection whose event finds no room waits, and so does its peer.
 pub(super) const MAX_EVENTS: usize = 256;
+
+/// How long a node that had no room for a block has to find some.
+const OWED_PAUSE: Duration = Duration::from_millis(50);
 
 /// What a task has learnt.
 #[derive(Debug)]
@@ -67,12 +71,6 @@ pub(super) enum Done {
         hash: BlockHash,
         origin: Origin,
         block: Option<Bytes>,
-    },
-    /// A block was submitted to a node.
-    Submitted {
-        hash: BlockHash,
-        node: NodeNumber,
-        verdict: Verdict,
     },
     /// The address of a node was looked up.
     LookedUp {
@@ -170,14 +168,21 @@ impl Desk {
 
     fn deadline(&self) -> Option<Time> {
         let now = self.now();
+        let owed = self.peers.any_owed().then(|| now + OWED_PAUSE);
         let feeding = self.links.iter().filter_map(|link| link.deadline(now));
-        feeding.chain(self.fetches.deadline()).min()
+        feeding.chain(self.fetches.deadline()).chain(owed).min()
     }
 
     /// Puts the questions that are due.
     fn settle(&mut self) {
         let now = self.now();
         self.dial_nodes();
+        for peer in self.peers.take_unheard() {
+            self.on_closed(peer, CloseReason::NotReading);
+        }
+        for peer in self.peers.owed() {
+            self.announce_tip(peer);
+        }
         for node in 0..self.links.len() {
             self.feed(node, now);
         }
@@ -202,11 +207,6 @@ impl Desk {
                 origin,
                 block,
             } => self.on_checked(hash, origin, block),
-            Done::Submitted {
-                hash,
-                node,
-                verdict,
-            } => self.on_verdict(hash, node, verdict),
             Done::LookedUp { node, address } => self.on_looked_up(node, address),
             Done::Answer { peer, command } => {
                 self.peers.send(peer, command);

@@ -6,11 +6,10 @@ use bitcoin::hashes::Hash as _;
 use bitcoin::{BlockHash, Wtxid};
 use bytes::Bytes;
 
-use super::desk::{Desk, Done};
+use super::desk::Desk;
 use super::fetches::Purpose;
 use super::ledger::{NodeNumber, Verdict};
 use super::peers::{Kind, PeerNumber};
-use crate::chain::bitcoind::answer::SubmitAnswer;
 use crate::chain::p2p::{BlockSummary, PeerCommand, build_compact};
 use crate::node::driver::WholeBlock;
 use crate::time::Time;
@@ -45,36 +44,16 @@ impl Desk {
 
     /// Calls a node's `submitblock`, if it is up and the block was not given to it in this way.
     pub fn submit(&mut self, hash: BlockHash, block: Bytes, node: NodeNumber, now: Time) {
-        let rpc = self
-            .links
-            .get(node)
-            .filter(|link| link.rpc_is_up())
-            .and_then(|link| link.rpc().cloned());
-        let Some(rpc) = rpc else {
+        let Some(link) = self.links.get(node).filter(|link| link.rpc_is_up()) else {
             return;
         };
-        if !self.ledger.give(hash, node, true, now) {
+        // One that finds no room is given when the node is fed.
+        let Ok(place) = link.submissions.try_reserve() else {
             return;
+        };
+        if self.ledger.give(hash, node, true, now) {
+            place.send((hash, block));
         }
-        self.spawn(async move {
-            let verdict = match rpc.submit_block(&block).await {
-                Ok(SubmitAnswer::Accepted) => Verdict::Accepted,
-                Ok(SubmitAnswer::Duplicate) => Verdict::Duplicate,
-                Ok(SubmitAnswer::Inconclusive) => Verdict::Inconclusive,
-                Ok(SubmitAnswer::Invalid(reason)) => Verdict::Invalid(reason),
-                // These say nothing of the block.
-                Ok(SubmitAnswer::ParentUnknown) => {
-                    Verdict::Failed("it does not know the parent".to_owned())
-                }
-                Ok(SubmitAnswer::TooEarly) => Verdict::Failed("ahead of its clock".to_owned()),
-                Err(error) => Verdict::Failed(error.to_string()),
-            };
-            Done::Submitted {
-                hash,
-                node,
-                verdict,
-            }
-        });
     }
 
     /// A node has answered `submitblock`.
@@ -147,12 +126,11 @@ impl Desk {
             return;
         }
         let given = self.ledger.get(&next).and_then(|it| it.given.get(&node));
-        if let Some((_, verdict)) = given.and_then(|given| given.verdict.clone()) {
-            // It was answered in the ordinary way.
-            link.feed.answered(&next, &verdict, now);
-            return;
-        }
         if given.is_some_and(|given| given.submitted.is_some()) {
+            // On the way, or answered in the ordinary way.
+            if let Some((_, verdict)) = given.and_then(|given| given.verdict.clone()) {
+                link.feed.answered(&next, &verdict, now);
+            }
             return;
         }
         if let Some(whole) = self.find_at_hand(&next) {

@@ -113,7 +113,7 @@ impl Desk {
         self.refresh_status();
     }
 
-    fn on_closed(&mut self, number: PeerNumber, reason: crate::chain::p2p::CloseReason) {
+    pub fn on_closed(&mut self, number: PeerNumber, reason: crate::chain::p2p::CloseReason) {
         let Some(peer) = self.peers.remove(number) else {
             return;
         };

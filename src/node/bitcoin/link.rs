@@ -5,13 +5,14 @@ use std::time::Duration;
 use bitcoin::BlockHash;
 use bitcoin::block::Header;
 use bitcoin::consensus::deserialize;
+use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::feed::Feed;
-use super::ledger::NodeNumber;
+use super::ledger::{NodeNumber, Verdict};
 use super::status::{Counts, NodeStatus};
 use crate::chain::Network;
-use crate::chain::bitcoind::answer::BlockchainInfo;
+use crate::chain::bitcoind::answer::{BlockchainInfo, SubmitAnswer};
 use crate::chain::bitcoind::backoff::Backoff;
 use crate::chain::bitcoind::rpc::MAX_WAIT;
 use crate::chain::bitcoind::zmq::{Zmq, ZmqEvent};
@@ -25,6 +26,8 @@ use crate::time::Time;
 const LEAST_WAIT: Duration = Duration::from_millis(250);
 /// The longest: the node may come back at any time, and asking costs it nothing.
 const MOST_WAIT: Duration = Duration::from_secs(15);
+/// Blocks that wait for a node's `submitblock`: what finds no room is given when the node is fed.
+pub const MAX_SUBMISSIONS: usize = 16;
 /// Headers fetched by RPC between two looks at whether to stop.
 const HEADERS_STEP: u32 = 500;
 
@@ -46,6 +49,13 @@ pub enum NodeReport {
         hash: BlockHash,
         /// The height of it.
         height: u32,
+    },
+    /// What it said of a block that was submitted to it.
+    Submitted {
+        /// The hash of it.
+        hash: BlockHash,
+        /// The answer.
+        verdict: Verdict,
     },
     /// What ZMQ brought.
     Zmq(ZmqEvent),
@@ -72,6 +82,8 @@ pub struct Link {
     pub subversion: Option<String>,
     /// Whether its notifications come.
     pub zmq_is_up: bool,
+    /// Blocks on the way to its `submitblock`, in order.
+    pub submissions: mpsc::Sender<(BlockHash, Bytes)>,
     rpc: Option<Rpc>,
     rpc_is_up: bool,
     error: Option<String>,
@@ -79,8 +91,15 @@ pub struct Link {
 
 impl Link {
     /// A node that is not reached yet.
-    pub fn new(name: String, rpc: Option<Rpc>, p2p: Option<String>, seed: u64) -> Self {
+    pub fn new(
+        name: String,
+        rpc: Option<Rpc>,
+        p2p: Option<String>,
+        submissions: mpsc::Sender<(BlockHash, Bytes)>,
+        seed: u64,
+    ) -> Self {
         Self {
+            submissions,
             name,
             p2p,
             redial_at: None,
@@ -277,6 +296,35 @@ impl Listener {
             }
             above = above.saturating_sub(step).max(start);
             step *= 2;
+        }
+    }
+
+    /// Submits blocks one after the other, so that a parent comes before its child, until the node stops.
+    pub async fn submit(self, rpc: Rpc, mut blocks: mpsc::Receiver<(BlockHash, Bytes)>) {
+        let stop = self.stop.clone();
+        let submitting = async {
+            while let Some((hash, block)) = blocks.recv().await {
+                let verdict = match rpc.submit_block(&block).await {
+                    Ok(SubmitAnswer::Accepted) => Verdict::Accepted,
+                    Ok(SubmitAnswer::Duplicate) => Verdict::Duplicate,
+                    Ok(SubmitAnswer::Inconclusive) => Verdict::Inconclusive,
+                    Ok(SubmitAnswer::Invalid(reason)) => Verdict::Invalid(reason),
+                    // These say nothing of the block.
+                    Ok(SubmitAnswer::ParentUnknown) => {
+                        Verdict::Failed("it does not know the parent".to_owned())
+                    }
+                    Ok(SubmitAnswer::TooEarly) => Verdict::Failed("ahead of its clock".to_owned()),
+                    Err(error) => Verdict::Failed(error.to_string()),
+                };
+                let report = NodeReport::Submitted { hash, verdict };
+                if self.tell(report).await.is_err() {
+                    return;
+                }
+            }
+        };
+        tokio::select! {
+            () = submitting => {}
+            () = stop.stopped() => {}
         }
     }
 

@@ -55,7 +55,7 @@ use crate::node::stop::Stop;
 use crate::node::store::BlockStore;
 use desk::{Desk, Inputs, MAX_DONE, MAX_EVENTS, Shared};
 use dial::Dialler;
-use link::{Link, Listener};
+use link::{Link, Listener, MAX_SUBMISSIONS};
 use transactions::Sink;
 
 /// Reports of nodes on the way to the desk: a burst of a block's transactions from ZMQ waits there, not here.
@@ -204,7 +204,11 @@ fn follow(listener: Listener, spec: &NodeSpec, seed: u64) -> Link {
         let zmq = Zmq::subscribe(&found.zmq, &topics, seed);
         tokio::spawn(listener.clone().listen_zmq(zmq));
     }
-    let mut link = Link::new(spec.to_string(), rpc, found.p2p, seed);
+    let (submissions, blocks) = mpsc::channel(MAX_SUBMISSIONS);
+    if let Some(rpc) = rpc.clone() {
+        tokio::spawn(listener.clone().submit(rpc, blocks));
+    }
+    let mut link = Link::new(spec.to_string(), rpc, found.p2p, submissions, seed);
     if link.p2p.is_some() {
         link.redial_at = Some(listener.clock.now());
     }

@@ -48,6 +48,8 @@ pub struct Peer {
     pub want: Option<Want>,
     /// Whether it was asked for headers and has not answered.
     pub asked_headers: bool,
+    /// Whether something for it found no room.
+    is_owed: bool,
     connection: Option<Connection>,
 }
 
@@ -56,6 +58,8 @@ pub struct Peer {
 pub struct Peers {
     peers: BTreeMap<PeerNumber, Peer>,
     next: u64,
+    /// Connections that were let go for not reading.
+    unheard: Vec<PeerNumber>,
 }
 
 impl Peers {
@@ -75,6 +79,7 @@ impl Peers {
             best: None,
             want: None,
             asked_headers: false,
+            is_owed: false,
             connection: Some(connection),
         };
         self.peers.insert(number, peer);
@@ -120,14 +125,38 @@ impl Peers {
             return false;
         };
         match connection.commands.try_send(command) {
-            Ok(()) => true,
+            Ok(()) => {
+                peer.is_owed = false;
+                true
+            }
             Err(TrySendError::Closed(_)) => false,
+            Err(TrySendError::Full(_)) if matches!(peer.kind, Kind::Node(_)) => {
+                // Blocks come faster than it takes them. Told of the last one, it asks for those between.
+                peer.is_owed = true;
+                false
+            }
             Err(TrySendError::Full(_)) => {
                 // So many commands wait only for a peer that does not read.
-                tracing::debug!(peer = %peer.remote, "takes no commands any more; closing");
                 peer.connection = None;
+                self.unheard.push(number);
                 false
             }
         }
+    }
+
+    /// Connections that were let go and will say nothing more.
+    pub fn take_unheard(&mut self) -> Vec<PeerNumber> {
+        std::mem::take(&mut self.unheard)
+    }
+
+    /// Nodes that have to be told of the tip again.
+    pub fn owed(&self) -> Vec<PeerNumber> {
+        let owed = self.ready().filter(|(_, peer)| peer.is_owed);
+        owed.map(|(number, _)| number).collect()
+    }
+
+    /// Whether there are any.
+    pub fn any_owed(&self) -> bool {
+        self.peers.values().any(|peer| peer.is_owed)
     }
 }

@@ -40,6 +40,7 @@ impl Desk {
                 self.refresh_status();
             }
             NodeReport::Tip { hash, height } => self.on_node_tip(node, hash, Some(height)),
+            NodeReport::Submitted { hash, verdict } => self.on_verdict(hash, node, verdict),
             NodeReport::Zmq(event) => self.on_zmq(node, event),
         }
     }
