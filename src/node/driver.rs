@@ -18,12 +18,12 @@ use std::time::Duration;
 
 use bitcoin::BlockHash;
 use bitcoin::hashes::Hash as _;
-use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::engine::{Command, Counters, Hash, PeerName};
 use super::events::{News, Stamped};
 use super::headers::HeaderBook;
+use super::router::BlockQueue;
 use super::stop::Stop;
 use crate::net::udp::{Flush, PushError};
 use crate::net::{Clock, ConnectionId, ControlIn, Direction, Timer, UdpPort, Verdict, Writer};
@@ -74,8 +74,8 @@ impl Inputs {
 pub struct Outputs {
     /// What happened.
     pub news: mpsc::Sender<Stamped>,
-    /// Blocks of peers that are whole, for the disk.
-    pub blocks: mpsc::Sender<(Hash, Bytes)>,
+    /// Blocks that are whole, for the disk.
+    pub blocks: BlockQueue,
     /// Every block that is whole, for the side towards Bitcoin nodes.
     pub whole: mpsc::Sender<WholeBlock>,
     /// Whether somebody wants to see every chunk.
@@ -400,10 +400,7 @@ impl Driver {
                 elapsed,
                 local,
             } => {
-                // A block of this side goes to the disk with whoever handed it in.
-                if !local {
-                    self.keep(block, whole.bytes.clone());
-                }
+                self.outputs.blocks.push(block, whole.bytes.clone());
                 let whole = WholeBlock {
                     hash: BlockHash::from_byte_array(block),
                     height,
@@ -418,13 +415,6 @@ impl Driver {
                 }
             }
             _ => {}
-        }
-    }
-
-    /// Hands a block to the store. One that lags by so many has lost its disk; the engine goes on.
-    fn keep(&self, block: Hash, bytes: Bytes) {
-        if self.outputs.blocks.try_send((block, bytes)).is_err() {
-            tracing::error!("a block was not kept, for the disk is too slow");
         }
     }
 

@@ -20,7 +20,7 @@ use super::events::{News, Stamped};
 use super::headerfile::{self, HeaderFile};
 use super::headers::HeaderBook;
 use super::limits;
-use super::router;
+use super::router::{self, BlockQueue};
 use super::rpc::{self, auth::Credentials};
 use super::settings::{self, Settings};
 use super::stop::Stop;
@@ -36,8 +36,8 @@ use crate::relay::{Engine, EngineConfig};
 
 /// News on the way to log and stdout: more than a block has chunks, times some blocks.
 const MAX_NEWS: usize = 16_384;
-/// Blocks on the way to the disk, 4 MB each at most.
-const MAX_BLOCKS: usize = 16;
+/// Whole blocks on the way to the side towards Bitcoin, which the engine and the disk's queue hold anyway.
+const MAX_BLOCKS: usize = 64;
 /// The largest datagram that path probes try, in bytes of payload: what an Ethernet frame holds behind
 /// IPv4 and UDP. Larger ones would be lost on nearly every path of the Internet.
 const MAX_DATAGRAM: u16 = 1_472;
@@ -165,6 +165,7 @@ async fn serve(
         engine: engine.clone(),
         book: parts.book.clone(),
         store: Arc::clone(&parts.store),
+        kept: threads.kept.clone(),
         whole,
         stop: stop.clone(),
         identity: bitcoin::identity(config, &agent, &addresses, random()?),
@@ -237,6 +238,7 @@ struct Threads {
     engine: JoinHandle<std::io::Result<()>>,
     events: JoinHandle<()>,
     store: JoinHandle<()>,
+    kept: BlockQueue,
     news: mpsc::Sender<Stamped>,
 }
 
@@ -250,15 +252,15 @@ impl Threads {
         addresses: &Addresses,
     ) -> anyhow::Result<(Self, mpsc::Receiver<WholeBlock>)> {
         let (news, read_news) = mpsc::channel(MAX_NEWS);
-        let (blocks, read_blocks) = mpsc::channel(MAX_BLOCKS);
+        let (blocks, queued) = router::block_queue();
         let (whole, read_whole) = mpsc::channel(MAX_BLOCKS);
         let every_chunk = config.test.events_stdout;
         let events = named("events", move || router::tell(read_news, every_chunk))?;
         let store = Arc::clone(&parts.store);
-        let store = named("store", move || router::keep(&store, read_blocks))?;
+        let store = named("store", move || router::keep(&store, queued))?;
         let outputs = Outputs {
             news: news.clone(),
-            blocks,
+            blocks: blocks.clone(),
             whole,
             every_chunk,
         };
@@ -268,6 +270,7 @@ impl Threads {
             engine,
             events,
             store,
+            kept: blocks,
             news,
         };
         Ok((threads, read_whole))
@@ -292,6 +295,7 @@ impl Threads {
     /// Waits for the engine, which has been told to stop, its connections, and what it has left behind.
     async fn end(self, hub: &ControlHub) -> anyhow::Result<()> {
         drop(self.news);
+        drop(self.kept);
         let ended = join(self.engine).await;
         let _ = tokio::time::timeout(FAREWELL_TIME, hub.closed()).await;
         join(self.store).await?;

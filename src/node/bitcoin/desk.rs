@@ -24,6 +24,7 @@ use crate::net::Clock;
 use crate::node::driver::WholeBlock;
 use crate::node::engine::EngineHandle;
 use crate::node::headers::HeaderBook;
+use crate::node::router::BlockQueue;
 use crate::node::stop::Stop;
 use crate::node::store::BlockStore;
 use crate::relay::{CompactAnswer, SubmitRefusal};
@@ -92,6 +93,8 @@ pub(super) struct Shared {
     pub engine: EngineHandle,
     pub book: HeaderBook,
     pub store: Arc<BlockStore>,
+    /// Blocks on the way there.
+    pub kept: BlockQueue,
     pub done: mpsc::Sender<Done>,
     pub stop: Stop,
 }
@@ -234,9 +237,6 @@ impl Desk {
         record.bytes = whole.block.bytes.len();
         record.transactions = (whole.block.transactions.len(), whole.block.lacked.len());
         record.whole.get_or_insert((via, now));
-        if whole.local {
-            self.keep(hash, whole.block.bytes.clone());
-        }
         if self.at_hand.len() >= MAX_AT_HAND {
             self.at_hand.pop_front();
         }
@@ -246,17 +246,6 @@ impl Desk {
         let purposes = self.fetches.got(&hash);
         self.satisfy(hash, &whole.block.bytes, &purposes, now);
         self.tell_line(hash);
-    }
-
-    /// Puts a block on the disk.
-    pub fn keep(&self, hash: BlockHash, block: Bytes) {
-        use bitcoin::hashes::Hash as _;
-        let store = Arc::clone(&self.shared.store);
-        tokio::task::spawn_blocking(move || {
-            if let Err(error) = store.put(&hash.to_byte_array(), &block) {
-                tracing::error!(%hash, %error, "can't be kept; check the disk");
-            }
-        });
     }
 
     fn on_tip(&mut self, tip: Tip) {

@@ -260,7 +260,7 @@ impl Desk {
         let now = self.now();
         match block {
             Some(block) => {
-                self.keep(hash, block.clone());
+                self.shared.kept.push(hash.to_byte_array(), block.clone());
                 let purposes = self.fetches.got(&hash);
                 self.satisfy(hash, &block, &purposes, now);
             }

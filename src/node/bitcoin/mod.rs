@@ -51,6 +51,7 @@ use crate::net::Clock;
 use crate::node::driver::WholeBlock;
 use crate::node::engine::EngineHandle;
 use crate::node::headers::HeaderBook;
+use crate::node::router::BlockQueue;
 use crate::node::stop::Stop;
 use crate::node::store::BlockStore;
 use desk::{Desk, Inputs, MAX_DONE, MAX_EVENTS, Shared};
@@ -77,6 +78,8 @@ pub struct Parts {
     pub book: HeaderBook,
     /// Blocks on disk.
     pub store: Arc<BlockStore>,
+    /// Blocks on the way there.
+    pub kept: BlockQueue,
     /// Blocks that the engine has whole.
     pub whole: mpsc::Receiver<WholeBlock>,
     /// The signal to end.
@@ -121,6 +124,7 @@ pub fn start(parts: Parts, specs: &[NodeSpec]) -> BitcoinHandle {
         engine: parts.engine.clone(),
         book: parts.book,
         store: parts.store,
+        kept: parts.kept,
         done,
         stop: parts.stop,
     };
