@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use rand::RngExt as _;
 
-use super::address::{Door, Host};
+use super::address::{Address, Door, Host};
 use super::entry::Entry;
 use super::intake::Hearsay;
 use super::{Book, seconds};
@@ -46,6 +46,21 @@ pub struct RelayAddress {
     pub services: u64,
     /// When it was last seen, in Unix seconds.
     pub last_seen: u32,
+}
+
+impl From<RelayAddress> for Hearsay {
+    /// What a BTADDR tells, to be put into a book: the address of a control stream.
+    fn from(relay: RelayAddress) -> Self {
+        Self {
+            address: Address {
+                host: relay.host,
+                port: relay.control_port,
+                door: Door::Control,
+            },
+            services: relay.services,
+            last_seen: relay.last_seen,
+        }
+    }
 }
 
 /// An answer and until when it is given.

@@ -1,6 +1,6 @@
 //! Whom to dial: one of those who may be, by lot, with the weights that make lies dear.
 //!
-//! A pass over the whole book, some milliseconds when it is full: a dial takes longer, and comes about once a
+//! A pass over the whole book, four milliseconds when it is full: a dial takes longer, and comes about once a
 //! second. In return "nobody" means nobody, and "later" says when.
 
 use std::collections::{BTreeMap, BTreeSet};
