@@ -1,15 +1,14 @@
 //! The address book: where other nodes are to be found, and which of them are relays like us.
 //!
 //! ```text
-//!            heard                                reached                     proven
-//!   gossip ────────▶ New      no flag   ─────────────────────────▶ Tried ──────────────▶ Proven
-//!   DNS, node  ────▶ Claimed  "flag"    ── reached, no flag ─────▶ Tried                    │
-//!                       │                                            ▲                      │
-//!                       └──────────── proven ────────────────────────┼─────────────────▶    │
-//!                                                                    └── flag gone ─────────┘
+//!                         answered, no flag                      met
+//!   heard of ──▶ New ────────────────────────▶ Tried ──────────────────────▶ Proven
+//!                Claimed ────────────────────▶ (with its advert, if it        │
+//!                (they say "flag")             gave one)  ◀── flag gone ──────┘
 //! ```
 //!
-//! A service bit is a claim: anybody can set it, for anybody, at no cost. A handshake is a fact. So claims have a
+//! A service bit is a claim: anybody can set it, for anybody, at no cost. What a node says of itself by Bitcoin's
+//! protocol ([`Advert`]) says where to knock. Only a session of the relay's own protocol is a fact. So claims have a
 //! table of their own, where whoever told them (a [`Group`] of addresses) reaches only a part of the places and,
 //! when one is picked, has no more weight than any other source, less if its claims came to nothing. What we have
 //! seen ourselves is never displaced by hearsay, and only by what else we have seen after being tried once more.
@@ -26,6 +25,7 @@ mod answer;
 mod entry;
 mod file;
 mod intake;
+mod observed;
 mod pick;
 mod places;
 mod standing;
@@ -40,11 +40,12 @@ use slab::Slab;
 
 pub use address::{Address, Door, Group, Host, Locality, Networks, Source};
 pub use answer::RelayAddress;
-pub use entry::{Proof, Table};
+pub use entry::Table;
 pub use file::{BookError, MAX_FILE_BYTES};
 pub use intake::{Hearsay, Intake};
 pub use pick::{InUse, Pick, Want};
 
+use crate::chain::p2p::Advert;
 use crate::time::Time;
 use answer::Answers;
 use entry::{Entry, Waits};
@@ -96,8 +97,10 @@ pub struct Record {
     pub address: Address,
     /// Its services: as claimed by anybody, or as observed once it has answered.
     pub services: u64,
-    /// The relay behind it, if it was proven.
-    pub proof: Option<Proof>,
+    /// Where it says that its control stream is, if it said so itself.
+    pub advert: Option<Advert>,
+    /// When it was last met as a relay, in Unix seconds; 0: never.
+    pub met: u32,
     /// Which table it is in.
     pub table: Table,
     /// When it was last seen by anybody, in Unix seconds.
@@ -113,10 +116,10 @@ pub struct Record {
 impl Record {
     /// Where its control stream is, if that is known.
     pub fn control(&self) -> Option<Address> {
-        match (self.address.door, self.proof) {
+        match (self.address.door, self.advert) {
             (Door::Control, _) => Some(self.address),
-            (Door::Bitcoin, Some(proof)) => {
-                Some(self.address.with_control_port(proof.control_port))
+            (Door::Bitcoin, Some(advert)) => {
+                Some(self.address.with_control_port(advert.control_port))
             }
             (Door::Bitcoin, None) => None,
         }
@@ -148,7 +151,7 @@ pub struct Book {
     random: StdRng,
     entries: Slab<Entry>,
     index: BTreeMap<Address, usize>,
-    /// From the control streams of those proven by Bitcoin's protocol to them.
+    /// From the control streams that were told by Bitcoin's protocol to whoever told; one entry each.
     controls: BTreeMap<Address, usize>,
     places: [Places; 4],
     standings: Standings,
@@ -231,160 +234,6 @@ impl Book {
         counts
     }
 
-    /// An address is being dialled.
-    pub fn dialled(&mut self, now: Time, address: &Address) {
-        let now = seconds(now);
-        let jitter = self.random.random();
-        let waits = self.waits;
-        if let Some(entry) = self.find_mut(address) {
-            entry.last_try = now;
-            let wait = waits.after(entry.streak, entry.proof.is_some(), jitter);
-            entry.next_try = now.saturating_add(wait);
-        }
-    }
-
-    /// Nobody answered there.
-    ///
-    /// It counts against the address (and, a little, whoever told of its flag) only if somebody else has answered
-    /// since it was last counted: else it may be we who are cut off.
-    pub fn failed(&mut self, now: Time, address: &Address) {
-        let now = seconds(now);
-        let jitter = self.random.random();
-        let (waits, flag, any_success) = (self.waits, self.rules.flag, self.any_success);
-        let Some(entry) = self.find_mut(address) else {
-            return;
-        };
-        entry.last_try = now;
-        entry.streak = entry.streak.saturating_add(1);
-        let wait = waits.after(entry.streak, entry.proof.is_some(), jitter);
-        entry.next_try = now.saturating_add(wait);
-        if any_success <= entry.counted {
-            return;
-        }
-        entry.counted = now;
-        entry.failures = entry.failures.saturating_add(1);
-        if entry.is_claim(flag) {
-            let sources = entry.sources.clone();
-            self.note(&sources, Evidence::Unanswered, now);
-        }
-    }
-
-    /// It answered by Bitcoin's protocol, with these services. They replace what was known.
-    ///
-    /// If the flag is missing, whoever claimed it is trusted less. If it is there, it is still a claim, until
-    /// [`Book::proven`] or [`Book::refuted`] is called.
-    pub fn reached(&mut self, now: Time, address: &Address, services: u64) {
-        let flag = self.rules.flag;
-        let Some((id, entry)) = self.find(address) else {
-            return;
-        };
-        let had_flag = entry.proof.is_some() || entry.is_claim(flag);
-        self.answered(now, id, services);
-        if services & flag == 0 {
-            if had_flag {
-                self.disprove(now, id);
-            } else if let Some(entry) = self.entries.get_mut(id) {
-                entry.refuted = seconds(now);
-            }
-        }
-        self.settle(seconds(now), id);
-    }
-
-    /// It has shown by its handshake that it is a relay whose control stream is at `control_port`; `services` as it
-    /// told by Bitcoin's protocol, if it spoke that. An address that is not in the book is added.
-    ///
-    /// A `control_port` of 0 says that it takes no connections. Then nothing is proven, and nobody lied.
-    pub fn proven(&mut self, now: Time, address: &Address, services: Option<u64>, proof: Proof) {
-        let flag = self.rules.flag;
-        if proof.control_port == 0 {
-            if let Some((id, entry)) = self.find(address) {
-                let services = services.unwrap_or(entry.services);
-                self.answered(now, id, services);
-                self.withdraw(now, id);
-                self.settle(seconds(now), id);
-            }
-            return;
-        }
-        let address = match self
-            .controls
-            .get(address)
-            .and_then(|id| self.entries.get(*id))
-        {
-            Some(twin) => twin.address,
-            None => *address,
-        };
-        let Some(id) = self.find_or_add(now, &address) else {
-            return;
-        };
-        if let Some(entry) = self.entries.get(id) {
-            let services = services.unwrap_or(entry.services) | flag;
-            if entry.is_claim(flag) {
-                let sources = entry.sources.clone();
-                self.note(&sources, Evidence::True, seconds(now));
-            }
-            self.answered(now, id, services);
-        }
-        self.forget_control(id);
-        if let Some(entry) = self.entries.get_mut(id) {
-            entry.proof = Some(proof);
-            entry.refuted = 0;
-            entry.next_try = seconds(now);
-        }
-        if address.door == Door::Bitcoin {
-            let control = address.with_control_port(proof.control_port);
-            if let Some((twin, _)) = self.find(&control) {
-                self.remove(twin);
-            }
-            self.controls.insert(control, id);
-        }
-        self.settle(seconds(now), id);
-    }
-
-    /// It answered, but is no relay, whatever it or others say. It loses the flag, which hearsay gives it back after
-    /// a day at the soonest; whoever claimed it is trusted less.
-    pub fn refuted(&mut self, now: Time, address: &Address) {
-        let Some((id, entry)) = self.find(address) else {
-            return;
-        };
-        if entry.address.door == Door::Control {
-            self.disprove(now, id);
-            self.remove(id);
-            return;
-        }
-        let services = entry.services;
-        self.answered(now, id, services);
-        self.disprove(now, id);
-        self.settle(seconds(now), id);
-    }
-
-    /// A connection to it has ended: it was there until now.
-    ///
-    /// Not noted while it lasts, so that no answer of ours tells whom we are connected to (as in Bitcoin Core).
-    pub fn left(&mut self, now: Time, address: &Address) {
-        let now = seconds(now);
-        let jitter = self.random.random();
-        let waits = self.waits;
-        let Some(id) = self.id_of(address) else {
-            return;
-        };
-        if let Some(entry) = self.entries.get_mut(id) {
-            entry.last_seen = entry.last_seen.max(now);
-            let wait = waits.after(0, entry.proof.is_some(), jitter);
-            entry.next_try = entry.next_try.max(now.saturating_add(wait));
-        }
-    }
-
-    /// Lets every proven peer be tried at once: for the start, when no connection is left of those that made us
-    /// wait.
-    pub fn forgive_proven(&mut self) {
-        for (_, entry) in &mut self.entries {
-            if entry.proof.is_some() {
-                entry.next_try = 0;
-                entry.streak = 0;
-            }
-        }
-    }
-
     fn id_of(&self, address: &Address) -> Option<usize> {
         self.index
             .get(address)
@@ -407,63 +256,14 @@ impl Book {
             self.standings.note(*source, evidence, now);
         }
     }
-
-    /// What every answer means, whatever it said.
-    fn answered(&mut self, now: Time, id: usize, services: u64) {
-        let now = seconds(now);
-        let jitter = self.random.random();
-        self.any_success = now;
-        if let Some(entry) = self.entries.get_mut(id) {
-            entry.services = services;
-            entry.last_try = now;
-            entry.last_success = now;
-            entry.failures = 0;
-            entry.streak = 0;
-            entry.next_try = now.saturating_add(self.waits.after(0, entry.proof.is_some(), jitter));
-        }
-    }
-
-    /// Takes the flag from an entry, and trust from whoever claimed it.
-    fn disprove(&mut self, now: Time, id: usize) {
-        let Some(entry) = self.entries.get(id) else {
-            return;
-        };
-        if entry.proof.is_none() {
-            let sources = entry.sources.clone();
-            self.note(&sources, Evidence::False, seconds(now));
-        }
-        self.refuted += 1;
-        self.withdraw(now, id);
-    }
-
-    /// Takes the flag from an entry, and blames nobody.
-    fn withdraw(&mut self, now: Time, id: usize) {
-        self.forget_control(id);
-        if let Some(entry) = self.entries.get_mut(id) {
-            entry.services &= !self.rules.flag;
-            entry.proof = None;
-            entry.refuted = seconds(now).max(1);
-        }
-    }
-
-    fn forget_control(&mut self, id: usize) {
-        let Some(entry) = self.entries.get(id) else {
-            return;
-        };
-        if let (Door::Bitcoin, Some(proof)) = (entry.address.door, entry.proof) {
-            let control = entry.address.with_control_port(proof.control_port);
-            if self.controls.get(&control) == Some(&id) {
-                self.controls.remove(&control);
-            }
-        }
-    }
 }
 
 fn record(entry: &Entry) -> Record {
     Record {
         address: entry.address,
         services: entry.services,
-        proof: entry.proof,
+        advert: entry.advert,
+        met: entry.met,
         table: entry.table,
         last_seen: entry.last_seen,
         last_try: entry.last_try,

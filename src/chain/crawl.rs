@@ -1,7 +1,7 @@
 //! Whom to dial, ask and let go next, so that relays find one another among ten thousands of ordinary nodes.
 //!
 //! ```text
-//!   gossip, DNS seeds, fixed seeds, our node ──▶ Book ──▶ claims ──▶ feeler: is the flag true? ──▶ proven
+//!   gossip, DNS seeds, fixed seeds, our node ──▶ Book ──▶ claims ──▶ feeler: is the flag true? ──▶ advert
 //!        ▲                                        │                                                  │
 //!        └── 2 slots for ordinary peers ◀─────────┘                     8 slots for relays ◀─────────┘
 //!            (asked once, then listened to;                             (by their control stream)
@@ -31,8 +31,9 @@ use rand::{RngExt as _, SeedableRng as _};
 pub use config::{CrawlConfig, MAX_SLOTS};
 
 use crate::chain::addrbook::{
-    Address, Book, Hearsay, InUse, Intake, Locality, Proof, RelayAddress, Source,
+    Address, Book, Hearsay, InUse, Intake, Locality, RelayAddress, Source,
 };
+use crate::chain::p2p::Advert;
 use crate::time::Time;
 use connections::{Connection, Connections, Kind};
 use decide::Timers;
@@ -117,28 +118,6 @@ pub enum Origin {
     Manual,
 }
 
-/// A relay as its handshake told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Advertised {
-    /// Version of the relay's protocol.
-    pub version: u16,
-    /// TCP port of its control stream; 0: it takes no connections.
-    pub control_port: u16,
-    /// UDP port of its datagrams; 0: none, or not told.
-    pub data_port: u16,
-}
-
-impl Advertised {
-    fn proof(self, now: Time) -> Proof {
-        Proof {
-            version: self.version,
-            control_port: self.control_port,
-            data_port: self.data_port,
-            when: u32::try_from(now.as_unix_seconds()).unwrap_or(u32::MAX),
-        }
-    }
-}
-
 /// How many connections there are.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct CrawlCounts {
@@ -171,9 +150,9 @@ pub struct Crawl {
 }
 
 impl Crawl {
-    /// Begins with what the book knows: its proven peers are tried first, and at once.
+    /// Begins with what the book knows: the relays in it are tried first, and at once.
     pub fn new(now: Time, config: CrawlConfig, mut book: Book, seed: [u8; 32]) -> Self {
-        book.forgive_proven();
+        book.forgive_relays();
         let mut random = StdRng::from_seed(seed);
         let timers = Timers::new(now, &config, random.random());
         Self {
@@ -246,7 +225,7 @@ impl Crawl {
         self.changed(now, self.config.save_interval);
     }
 
-    /// The handshake of Bitcoin's protocol is done with a peer that we dialled. Its `advertised` may still follow
+    /// The handshake of Bitcoin's protocol is done with a peer that we dialled. Its advert may still follow
     /// ([`Crawl::advertised`]); if it claims the flag and the connection ends without, the claim was false.
     pub fn p2p_ready(
         &mut self,
@@ -254,7 +233,7 @@ impl Crawl {
         key: ConnectionKey,
         address: &Address,
         services: u64,
-        advertised: Option<Advertised>,
+        advert: Option<Advert>,
     ) {
         let kind = match self.connections.dialling.remove(address) {
             Some(Purpose::Gossip) => Kind::Gossip,
@@ -267,21 +246,20 @@ impl Crawl {
         connection.announce_at = (kind == Kind::Gossip && self.config.announce).then_some(now);
         self.connections.insert(key, connection);
         self.changed(now, self.config.save_interval);
-        if let Some(advertised) = advertised {
-            self.advertised(now, key, advertised);
+        if let Some(advert) = advert {
+            self.advertised(now, key, advert);
         }
     }
 
-    /// A peer of Bitcoin's protocol has told that it is a relay.
-    pub fn advertised(&mut self, now: Time, key: ConnectionKey, advertised: Advertised) {
+    /// A peer of Bitcoin's protocol has told where its control stream is.
+    pub fn advertised(&mut self, now: Time, key: ConnectionKey, advert: Advert) {
         let Some(connection) = self.connections.get_mut(key) else {
             return;
         };
         connection.unproven = false;
         if let Some(address) = connection.address {
-            let proof = advertised.proof(now);
-            self.book.proven(now, &address, None, proof);
-            self.changed(now, self.config.save_soon);
+            self.book.advertised(now, &address, advert);
+            self.changed(now, self.config.save_interval);
         }
     }
 
@@ -297,12 +275,7 @@ impl Crawl {
         if self.connections.dialling.remove(address) != Some(Purpose::Relay) {
             return;
         }
-        let advertised = Advertised {
-            version,
-            control_port: address.port,
-            data_port,
-        };
-        self.book.proven(now, address, None, advertised.proof(now));
+        self.book.met(now, address, version, data_port);
         let mut connection = Connection::new(Kind::Relay, Some(*address), now);
         connection.announce_at = self.config.announce.then_some(now);
         self.tell_of(now, address, data_port);
@@ -397,7 +370,7 @@ impl Crawl {
                 Kind::Gossip | Kind::Feeler => {
                     // Unless it has turned out to be a relay: then its control stream is wanted.
                     let record = self.book.record(&address);
-                    if record.is_none_or(|record| record.proof.is_none()) {
+                    if record.is_none_or(|record| record.advert.is_none()) {
                         in_use.add_node(&address);
                     }
                 }

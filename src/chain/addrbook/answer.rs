@@ -119,11 +119,11 @@ impl Book {
             .map_or(&[], |kept| &kept.told)
     }
 
-    /// The answer to a BTGETADDR that came from `asker`: proven relays, at most 100 and 23% of them (but 16 in any
+    /// The answer to a BTGETADDR that came from `asker`: relays that we have met (DSC-5), at most 100 and 23% of them (but 16 in any
     /// case), the same for everybody on that network for an hour.
     pub fn answer_relays(&mut self, now: Time, asker: &Host) -> &[RelayAddress] {
         let network = asker.network();
-        let proven = |entry: &Entry| entry.proof.is_some();
+        let proven = Entry::is_proven;
         let of = self
             .entries
             .iter()
@@ -139,8 +139,8 @@ impl Book {
             let tells = |entry: &Entry| proven(entry) && !entry.is_terrible(at);
             let told = self.sample(tells, MAX_RELAYS_ANSWER, |entry| RelayAddress {
                 host: entry.address.host,
-                control_port: entry.proof.map_or(0, |proof| proof.control_port),
-                data_port: entry.proof.map_or(0, |proof| proof.data_port),
+                control_port: entry.advert.map_or(0, |advert| advert.control_port),
+                data_port: entry.advert.map_or(0, |advert| advert.data_port),
                 services: entry.services,
                 last_seen: entry.last_seen,
             });

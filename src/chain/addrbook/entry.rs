@@ -4,6 +4,7 @@ use arrayvec::ArrayVec;
 
 use super::MAX_SOURCES;
 use super::address::{Address, Group, Locality};
+use crate::chain::p2p::Advert;
 
 /// How long an address that nobody has seen is kept: 30 days, as in Bitcoin Core.
 pub(super) const HORIZON_S: u32 = 30 * 24 * 3600;
@@ -20,19 +21,6 @@ pub(super) const FUTURE_S: u32 = 600;
 /// How long a disproved claim is not believed again from hearsay: a day. Then the node may have changed.
 const DISBELIEF_S: u32 = 24 * 3600;
 
-/// The relay behind an address, as its own handshake told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Proof {
-    /// Version of the relay's protocol.
-    pub version: u16,
-    /// TCP port of its control stream; never 0.
-    pub control_port: u16,
-    /// UDP port of its datagrams; 0: none, or not told.
-    pub data_port: u16,
-    /// When it was proven last, in Unix seconds.
-    pub when: u32,
-}
-
 /// Which of the tables holds an address: two of hearsay, two of what we have seen ourselves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Table {
@@ -42,7 +30,7 @@ pub enum Table {
     Claimed,
     /// Has answered.
     Tried,
-    /// Has shown that it speaks the relay's protocol.
+    /// Was met as a relay: a session of its protocol was established.
     Proven,
 }
 
@@ -78,7 +66,10 @@ pub(super) struct Entry {
     pub streak: u8,
     /// When the last failure was counted. Not kept on disk.
     pub counted: u32,
-    pub proof: Option<Proof>,
+    /// Where it says that its control stream is; for a control stream, what is there.
+    pub advert: Option<Advert>,
+    /// When a session of the relay's protocol was last established; 0: never.
+    pub met: u32,
 }
 
 impl Entry {
@@ -96,13 +87,19 @@ impl Entry {
             failures: 0,
             streak: 0,
             counted: 0,
-            proof: None,
+            advert: None,
+            met: 0,
         }
     }
 
     /// Whether it is said to have the flag, and neither shown nor disproved.
     pub(super) const fn is_claim(&self, flag: u64) -> bool {
-        self.proof.is_none() && self.services & flag != 0
+        !self.is_proven() && self.services & flag != 0
+    }
+
+    /// Whether it was met as a relay.
+    pub(super) const fn is_proven(&self) -> bool {
+        self.met != 0
     }
 
     /// Whether hearsay of the flag is believed.
@@ -142,7 +139,7 @@ impl Entry {
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Waits {
     stranger: Wait,
-    proven: Wait,
+    relay: Wait,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -153,7 +150,8 @@ struct Wait {
 
 impl Waits {
     /// A stranger is left alone for ten minutes (as Bitcoin Core does), twice as long after each failure, at most a
-    /// day. A proven peer is worth more to us and was glad of us before: 30 seconds, at most an hour. On one machine
+    /// day. Whoever said itself that it is a relay is worth more to us, and glad of us: 30
+    /// seconds, at most an hour. On one machine
     /// a second, at most 16: nobody is bothered, and tests need not wait.
     pub(super) const fn new(locality: Locality) -> Self {
         match locality {
@@ -162,21 +160,21 @@ impl Waits {
                     first: 600,
                     last: 24 * 3600,
                 },
-                proven: Wait {
+                relay: Wait {
                     first: 30,
                     last: 3600,
                 },
             },
             Locality::Local => Self {
                 stranger: Wait { first: 1, last: 16 },
-                proven: Wait { first: 1, last: 16 },
+                relay: Wait { first: 1, last: 16 },
             },
         }
     }
 
     /// After so many failures in a row; `jitter` takes off up to a quarter.
-    pub(super) fn after(&self, streak: u8, proven: bool, jitter: u8) -> u32 {
-        let wait = if proven { self.proven } else { self.stranger };
+    pub(super) fn after(&self, streak: u8, relay: bool, jitter: u8) -> u32 {
+        let wait = if relay { self.relay } else { self.stranger };
         let doubled = wait
             .first
             .saturating_mul(1 << streak.min(16))

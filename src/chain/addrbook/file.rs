@@ -5,7 +5,7 @@
 //! | u32 n | n x (u8 table | u8 network | host | u16 port | u8 door | u64 services
 //!               | u32 last seen | u32 last try | u32 last success | u32 next try | u32 refuted
 //!               | u8 failures | u8 streak
-//!               | u8 proven, then if 1: u16 version | u16 control port | u16 data port | u32 when
+//!               | u8 advert, then if 1: u16 version | u16 control port | u16 data port | u32 met
 //!               | u8 m <= 8 | m x 8 bytes source)
 //! | u16 k | k x (8 bytes source | u16 good | u16 bad | u32 since)
 //! | first 8 bytes of the double SHA-256 of all before
@@ -21,10 +21,11 @@ use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 
 use super::address::{Address, Door, Group, Host, Locality, admit};
-use super::entry::{Entry, Proof, Table};
+use super::entry::{Entry, Table};
 use super::places::Key;
 use super::standing::Standing;
 use super::{Book, BookRules, MAX_ENTRIES, MAX_SOURCES, MAX_STANDINGS};
+use crate::chain::p2p::Advert;
 
 /// Most bytes of a file.
 ///
@@ -141,17 +142,29 @@ impl Book {
         admit(&entry.address, rules.locality, rules.reachable).map_err(|_| "not to be dialled")?;
         let flagged = entry.services & rules.flag != 0;
         let fits = match entry.table {
-            Table::New => !flagged && entry.proof.is_none(),
+            Table::New => !flagged,
             Table::Claimed => flagged,
             Table::Tried => entry.last_success != 0,
-            Table::Proven => flagged && entry.proof.is_some(),
+            Table::Proven => entry.is_proven(),
         };
         let sourced = entry.is_claim(rules.flag) || entry.sources.is_empty();
         if !fits || !(entry.table.is_hearsay() || sourced) {
             return Err("in the wrong table");
         }
-        if entry.proof.is_some_and(|proof| proof.control_port == 0) {
-            return Err("proven without a port");
+        let port = entry.advert.map(|advert| advert.control_port);
+        if port == Some(0) || port.is_some() && !flagged {
+            return Err("a relay without a port or the flag");
+        }
+        let control = port.map(|port| entry.address.with_control_port(port));
+        let stream = match entry.address.door {
+            Door::Bitcoin => control,
+            Door::Control if control.is_none_or(|control| control == entry.address) => {
+                Some(entry.address)
+            }
+            Door::Control => return Err("another port than its own"),
+        };
+        if stream.is_some_and(|stream| self.id_of(&stream).is_some()) {
+            return Err("its control stream is another's");
         }
         let (table, address, sources) = (entry.table, entry.address, entry.sources.clone());
         let own = [address.group()];
@@ -159,7 +172,6 @@ impl Book {
         if holds.is_empty() {
             return Err("without a place");
         }
-        let proof = entry.proof;
         let id = self.entries.insert(entry);
         for source in holds {
             let place = self.key.place(table, &address, source);
@@ -169,9 +181,8 @@ impl Book {
             self.place_mut(table).put(place, id);
         }
         self.index.insert(address, id);
-        if let (Door::Bitcoin, Some(proof)) = (address.door, proof) {
-            self.controls
-                .insert(address.with_control_port(proof.control_port), id);
+        if let (Door::Bitcoin, Some(control)) = (address.door, control) {
+            self.controls.insert(control, id);
         }
         Ok(())
     }
@@ -215,13 +226,13 @@ fn encode_entry(entry: &Entry, out: &mut Vec<u8>) {
     out.extend([
         entry.failures,
         entry.streak,
-        u8::from(entry.proof.is_some()),
+        u8::from(entry.advert.is_some()),
     ]);
-    if let Some(proof) = entry.proof {
-        for number in [proof.version, proof.control_port, proof.data_port] {
+    if let Some(advert) = entry.advert {
+        for number in [advert.version, advert.control_port, advert.data_port] {
             out.extend(number.to_le_bytes());
         }
-        out.extend(proof.when.to_le_bytes());
+        out.extend(entry.met.to_le_bytes());
     }
     out.push(entry.sources.len() as u8);
     entry.sources.iter().for_each(|source| out.extend(source.0));
@@ -239,16 +250,18 @@ fn decode_entry(reader: &mut Reader<'_>) -> Option<Entry> {
     entry.refuted = reader.u32()?;
     entry.failures = reader.u8()?;
     entry.streak = reader.u8()?;
-    entry.proof = match reader.u8()? {
-        0 => None,
-        1 => Some(Proof {
-            version: reader.u16()?,
-            control_port: reader.u16()?,
-            data_port: reader.u16()?,
-            when: reader.u32()?,
-        }),
+    match reader.u8()? {
+        0 => {}
+        1 => {
+            entry.advert = Some(Advert {
+                version: reader.u16()?,
+                control_port: reader.u16()?,
+                data_port: reader.u16()?,
+            });
+            entry.met = reader.u32()?;
+        }
         _ => return None,
-    };
+    }
     let count = usize::from(reader.u8()?);
     if count > MAX_SOURCES {
         return None;

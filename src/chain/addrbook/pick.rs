@@ -12,14 +12,14 @@ use super::entry::{Entry, Table};
 use super::{Book, Record, TEST_S, keeps_addresses, record, seconds};
 use crate::time::Time;
 
-/// Once in so many picks a claim is tried though a proven peer could be: else whoever was proven first would be
+/// Once in so many picks a claim is tried though a relay that is known could be: else whoever came first would be
 /// dialled for ever.
 const CURIOSITY: u32 = 8;
 
 /// What the connection is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Want {
-    /// A relay: proven ones first, else whoever is said to have the flag.
+    /// A relay: first those that said so themselves or were met, else whoever is said to have the flag.
     Flagged,
     /// Anybody who speaks Bitcoin's protocol and keeps addresses.
     Any,
@@ -92,20 +92,21 @@ impl Book {
         let now = seconds(now);
         let flag = self.rules.flag;
         let is_claim = |entry: &Entry| entry.is_claim(flag);
+        let is_relay = |entry: &Entry| entry.advert.is_some();
         let is_new = |entry: &Entry| entry.table == Table::New;
         let bitcoin = |entry: &Entry| entry.address.door == Door::Bitcoin;
         let useful = |entry: &Entry| {
             bitcoin(entry)
                 && !is_claim(entry)
-                && entry.proof.is_none()
+                && !entry.is_proven()
                 && keeps_addresses(entry.services)
         };
         match want {
             Want::Flagged => {
-                let proven = self.ready(now, in_use, |entry| entry.proof.is_some());
-                let claims = self.ready(now, in_use, is_claim);
+                let relays = self.ready(now, in_use, is_relay);
+                let claims = self.ready(now, in_use, |entry| is_claim(entry) && !is_relay(entry));
                 let curious = self.random.random_range(0..CURIOSITY) == 0;
-                self.choose(now, proven, claims, !curious)
+                self.choose(now, relays, claims, !curious)
             }
             Want::Any => {
                 let seen = |entry: &Entry| useful(entry) && entry.table == Table::Tried;

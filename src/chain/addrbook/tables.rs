@@ -76,11 +76,11 @@ impl Book {
             return;
         };
         let flagged = entry.services & self.rules.flag != 0;
-        let wanted = match (entry.proof, entry.last_success) {
-            (Some(_), _) => Table::Proven,
-            (None, 0) if flagged => Table::Claimed,
-            (None, 0) => Table::New,
-            (None, _) => Table::Tried,
+        let wanted = match entry.last_success {
+            _ if entry.is_proven() => Table::Proven,
+            0 if flagged => Table::Claimed,
+            0 => Table::New,
+            _ => Table::Tried,
         };
         if wanted == entry.table {
             self.drop_stale_sources(id);
@@ -102,7 +102,7 @@ impl Book {
             Table::New => !flagged && has_place,
             Table::Claimed => flagged && has_place,
             Table::Tried => true,
-            Table::Proven => entry.proof.is_some(),
+            Table::Proven => entry.is_proven(),
         };
         if stays {
             return;
@@ -242,9 +242,10 @@ impl Book {
     /// The table that an entry should be in and the entry that has its place there.
     fn contest(&self, id: usize) -> Option<(Table, usize)> {
         let entry = self.entries.get(id)?;
-        let table = match entry.proof {
-            Some(_) => Table::Proven,
-            None => Table::Tried,
+        let table = if entry.is_proven() {
+            Table::Proven
+        } else {
+            Table::Tried
         };
         let place = self
             .key
@@ -257,14 +258,13 @@ impl Book {
         let Some(entry) = self.entries.get(id) else {
             return;
         };
-        match (entry.proof, entry.last_success, entry.table) {
-            (Some(_), _, Table::Proven) | (None, _, Table::Tried) | (None, 0, _) => {}
-            (Some(_), _, _) => {
-                self.promote(now, id, Table::Proven, false);
-            }
-            (None, _, _) => {
-                self.promote(now, id, Table::Tried, false);
-            }
+        let to = if entry.is_proven() {
+            Table::Proven
+        } else {
+            Table::Tried
+        };
+        if entry.table != to && entry.last_success != 0 {
+            self.promote(now, id, to, false);
         }
     }
 
@@ -281,7 +281,7 @@ impl Book {
         };
         let has_others = newcomer.is_first && entry.sources.len() > 1;
         let yields = entry.is_terrible(now) || has_others || distrusted();
-        let stays = entry.proof.is_some() || !yields;
+        let stays = entry.advert.is_some() || !yields;
         if !stays {
             self.evict(table, place);
         }

@@ -46,13 +46,17 @@ pub(super) fn hearsay(address: Address, services: u64, now: Time) -> Hearsay {
     }
 }
 
-pub(super) fn proof(now: Time) -> Proof {
-    Proof {
-        version: 1,
-        control_port: 8433,
-        data_port: 8433,
-        when: seconds(now),
-    }
+pub(super) const ADVERT: Advert = Advert {
+    version: 1,
+    control_port: 8433,
+    data_port: 8433,
+};
+
+/// Looks at a node by Bitcoin's protocol, and then meets it.
+pub(super) fn prove(book: &mut Book, now: Time, address: &Address) {
+    book.reached(now, address, FLAGGED);
+    book.advertised(now, address, ADVERT);
+    book.met(now, &address.with_control_port(8433), 1, 0);
 }
 
 /// Everything that must hold after any operation.
@@ -99,23 +103,22 @@ pub(super) fn check(book: &Book) {
             assert_eq!(book.at(entry.table, place), Some(id), "{entry:?}");
         }
         match entry.table {
-            Table::New => assert!(!flagged && entry.proof.is_none(), "{entry:?}"),
+            Table::New => assert!(!flagged, "{entry:?}"),
             Table::Claimed => assert!(flagged, "{entry:?}"),
             Table::Tried => assert_ne!(entry.last_success, 0, "{entry:?}"),
-            Table::Proven => assert!(flagged && entry.proof.is_some(), "{entry:?}"),
+            Table::Proven => assert!(entry.is_proven(), "{entry:?}"),
         }
-        if let (Door::Bitcoin, Some(proof)) = (entry.address.door, entry.proof) {
-            assert_ne!(proof.control_port, 0);
-            let control = entry.address.with_control_port(proof.control_port);
-            assert!(book.controls.contains_key(&control));
+        assert!(entry.met == 0 || entry.advert.is_some(), "{entry:?}");
+        if let Some(advert) = entry.advert {
+            assert!(flagged && advert.control_port != 0, "{entry:?}");
+            let control = entry.address.with_control_port(advert.control_port);
+            assert_eq!(book.id_of(&control), Some(id), "{entry:?}");
         }
     }
-    for id in book.controls.values() {
-        assert!(
-            book.entries
-                .get(*id)
-                .is_some_and(|entry| entry.proof.is_some())
-        );
+    for (control, id) in &book.controls {
+        assert!(!book.index.contains_key(control), "one entry for a stream");
+        let entry = book.entries.get(*id).expect("a stream has an entry");
+        assert_eq!(record(entry).control(), Some(*control));
     }
 }
 
@@ -144,9 +147,14 @@ fn a_flag_is_a_claim_and_a_handshake_a_fact() {
 
     book.reached(at(1), &relay, FLAGGED);
     assert_eq!(table(&book, &relay), Some(Table::Tried));
-    book.proven(at(1), &relay, Some(FLAGGED), proof(at(1)));
-    assert_eq!(table(&book, &relay), Some(Table::Proven));
+    book.advertised(at(1), &relay, ADVERT);
+    assert_eq!(table(&book, &relay), Some(Table::Tried), "not met yet");
+    let asker = peer(1, 1).host;
+    assert_eq!(book.answer_relays(at(1), &asker), [], "nor told of");
     let control = relay.with_control_port(8433);
+    book.met(at(2), &control, 1, 0);
+    assert_eq!(table(&book, &relay), Some(Table::Proven));
+    assert_eq!(book.answer_relays(at(2), &asker).len(), 1);
     assert_eq!(book.record(&control).map(|one| one.address), Some(relay));
     assert_eq!(book.record(&relay).unwrap().control(), Some(control));
 
@@ -297,9 +305,12 @@ fn waits_grow_with_failures_and_end_with_success() {
         1,
         "counted once for each time others answered"
     );
-    book.proven(at(now), &one, None, proof(at(now)));
+    prove(&mut book, at(now), &one);
     assert_eq!(book.record(&one).unwrap().failures, 0);
-    assert_eq!(found(book.pick(at(now), Want::Flagged, &free)), Some(one));
+    assert_eq!(
+        found(book.pick(at(now + 60), Want::Flagged, &free)),
+        Some(one)
+    );
     check(&book);
 }
 
@@ -322,7 +333,7 @@ fn nobody_is_picked_twice_from_a_group_in_use() {
     }
     in_use.add_node(&peer(2, 1));
     assert_eq!(book.pick(at(0), Want::Flagged, &in_use), Pick::Nobody);
-    book.proven(at(0), &peer(2, 1), None, proof(at(0)));
+    prove(&mut book, at(0), &peer(2, 1));
     let mut connected = InUse::default();
     connected.add_node(&peer(2, 1).with_control_port(8433));
     for _ in 0..50 {
@@ -347,7 +358,7 @@ fn a_control_stream_heard_of_and_a_node_proven_become_one() {
         Source::Peer(peer(2, 2)),
         [hearsay(node, FLAGGED, at(0))],
     );
-    book.proven(at(1), &node, Some(FLAGGED), proof(at(1)));
+    prove(&mut book, at(1), &node);
     assert_eq!(book.len(), 1);
     book.heard(
         at(2),
@@ -355,28 +366,16 @@ fn a_control_stream_heard_of_and_a_node_proven_become_one() {
         [hearsay(control, 0, at(2))],
     );
     assert_eq!(book.len(), 1);
-    book.proven(
-        at(3),
-        &control,
-        None,
-        Proof {
-            version: 2,
-            ..proof(at(3))
-        },
+    book.met(at(3), &control, 2, 77);
+    let advert = book.record(&node).unwrap().advert.unwrap();
+    assert_eq!(
+        (advert.version, advert.control_port, advert.data_port),
+        (2, 8433, 77)
     );
-    assert_eq!(book.record(&node).unwrap().proof.unwrap().version, 2);
     check(&book);
 
     let other = peer(4, 4).with_control_port(9000);
-    book.proven(
-        at(3),
-        &other,
-        None,
-        Proof {
-            control_port: 9000,
-            ..proof(at(3))
-        },
-    );
+    book.met(at(3), &other, 1, 0);
     assert_eq!(table(&book, &other), Some(Table::Proven), "unknown before");
     book.refuted(at(4), &other);
     assert_eq!(
@@ -394,15 +393,12 @@ fn a_relay_that_takes_no_connections_is_not_dialled_and_nobody_is_blamed() {
     let source = peer(2, 2);
     book.heard(at(0), Source::Peer(source), [hearsay(one, FLAGGED, at(0))]);
     let trust = book.standings.trust(&source.group(), seconds(at(0)));
-    book.proven(
-        at(1),
-        &one,
-        Some(FLAGGED),
-        Proof {
-            control_port: 0,
-            ..proof(at(1))
-        },
-    );
+    book.reached(at(1), &one, FLAGGED);
+    let closed = Advert {
+        control_port: 0,
+        ..ADVERT
+    };
+    book.advertised(at(1), &one, closed);
     assert_eq!(table(&book, &one), Some(Table::Tried));
     assert_eq!(
         book.pick(at(9_999), Want::Flagged, &InUse::default()),
@@ -429,32 +425,32 @@ fn who_is_proven_is_tried_before_another_takes_the_place() {
     let (old, new) = rivals(&book);
     let told = [old, new].map(|one| hearsay(one, FLAGGED, at(0)));
     book.heard(at(0), Source::OurNode, told);
-    book.proven(at(0), &old, Some(FLAGGED), proof(at(0)));
-    book.proven(at(60), &new, Some(FLAGGED), proof(at(60)));
+    prove(&mut book, at(0), &old);
+    prove(&mut book, at(60), &new);
     assert_eq!(
         table(&book, &new),
-        Some(Table::Claimed),
+        Some(Table::Tried),
         "the old one answered just now"
     );
     check(&book);
 
     // Hours later it is to be looked at first; it does not answer.
     let later = 6 * 3600;
-    book.proven(at(later), &new, Some(FLAGGED), proof(at(later)));
+    prove(&mut book, at(later), &new);
     let free = InUse::default();
     assert_eq!(found(book.pick(at(later), Want::Feeler, &free)), Some(old));
     book.dialled(at(later), &old);
     book.failed(at(later + 5), &old);
     assert_eq!(book.pick(at(later + 10), Want::Feeler, &free), Pick::Nobody);
-    assert_eq!(table(&book, &new), Some(Table::Claimed));
+    assert_eq!(table(&book, &new), Some(Table::Tried));
     let _ = book.pick(at(later + 70), Want::Feeler, &free);
     assert_eq!(table(&book, &new), Some(Table::Proven));
     assert_eq!(
         table(&book, &old),
         Some(Table::Claimed),
-        "it keeps its proof, in another place"
+        "it is known, in another place"
     );
-    assert!(book.record(&old).unwrap().proof.is_some());
+    assert_ne!(book.record(&old).unwrap().met, 0);
     check(&book);
 }
 
@@ -462,8 +458,10 @@ fn who_is_proven_is_tried_before_another_takes_the_place() {
 fn who_is_connected_has_passed_the_test() {
     let mut book = book();
     let (old, new) = rivals(&book);
-    book.proven(at(0), &old, Some(FLAGGED), proof(at(0)));
-    book.proven(at(6 * 3600), &new, Some(FLAGGED), proof(at(0)));
+    let told = [old, new].map(|one| hearsay(one, FLAGGED, at(0)));
+    book.heard(at(0), Source::OurNode, told);
+    prove(&mut book, at(0), &old);
+    prove(&mut book, at(6 * 3600), &new);
     let mut in_use = InUse::default();
     in_use.add(&old);
     let _ = book.pick(at(6 * 3600), Want::Feeler, &in_use);
@@ -495,7 +493,7 @@ fn an_answer_is_a_sample_and_stays_the_same_for_a_day() {
         "a young book is told at once"
     );
     assert!(small.answer_relays(at(0), &asker).is_empty());
-    small.proven(at(1), &peer(1, 1), None, proof(at(1)));
+    prove(&mut small, at(1), &peer(1, 1));
     let relays = small.answer_relays(at(1), &asker);
     assert_eq!(relays.len(), 1);
     assert_eq!((relays[0].host, relays[0].control_port), (asker, 8433));

@@ -201,7 +201,7 @@ impl Crawl {
         }
     }
 
-    /// Fills the slots of relays: proven ones are dialled as such, claimed ones are looked at first.
+    /// Fills the slots of relays: whose control stream is known is dialled there, others are looked at first.
     fn dial_relay(&mut self, now: Time) {
         let dials = self.connections.count_dials(|one| *one == Purpose::Relay);
         let looks = self.connections.count(Kind::Feeler)

@@ -42,7 +42,7 @@ fn later(seconds: u64) -> Time {
     start() + Duration::from_secs(seconds)
 }
 
-const RELAY: Advertised = Advertised {
+const RELAY: Advert = Advert {
     version: 1,
     control_port: 8433,
     data_port: 8433,
@@ -142,7 +142,7 @@ fn a_flag_without_a_handshake_is_disproved_when_the_connection_ends() {
     one.closed(later(4), 1);
     one.closed(later(4), 2);
     assert_eq!(one.book().record(&liar).unwrap().services, PLAIN);
-    assert!(one.book().record(&late).unwrap().proof.is_some());
+    assert!(one.book().record(&late).unwrap().advert.is_some());
     assert_eq!(one.book().counts().refuted, 1);
 }
 

@@ -26,7 +26,7 @@ fn a_hundred_thousand_false_flags_from_one_group_displace_nobody() {
             Source::Peer(peer(group_of_friend(one), 3)),
             [hearsay(*one, FLAGGED, at(0))],
         );
-        book.proven(at(0), one, Some(FLAGGED), proof(at(0)));
+        prove(&mut book, at(0), one);
     }
     let tried: Vec<Address> = (200..400).map(|group| peer(group, 1)).collect();
     let honest = Source::Peer(peer(0x700, 1));
@@ -71,8 +71,8 @@ fn a_hundred_thousand_false_flags_from_one_group_displace_nobody() {
     for one in kept {
         let now = book.record(&one.address).expect("kept");
         assert_eq!(
-            (now.table, now.proof, now.last_success),
-            (one.table, one.proof, one.last_success)
+            (now.table, now.met, now.last_success),
+            (one.table, one.met, one.last_success)
         );
     }
     let share = Table::Claimed.shape().share * places::BUCKET;

@@ -10,7 +10,8 @@ enum Step {
     Dialled(Address),
     Failed(Address),
     Reached(Address, u64),
-    Proven(Address, u16),
+    Advertised(Address, u16),
+    Met(Address, u16),
     Refuted(Address),
     Left(Address),
     Pick(Want, Vec<Address>),
@@ -50,7 +51,8 @@ fn a_step() -> impl Strategy<Value = Step> {
         2 => an_address().prop_map(Step::Dialled),
         2 => an_address().prop_map(Step::Failed),
         3 => (an_address(), services()).prop_map(|(one, services)| Step::Reached(one, services)),
-        3 => (an_address(), 0_u16..4).prop_map(|(one, port)| Step::Proven(one, port)),
+        3 => (an_address(), 0_u16..4).prop_map(|(one, port)| Step::Advertised(one, port)),
+        3 => (an_address(), 0_u16..2).prop_map(|(one, port)| Step::Met(one, port)),
         1 => an_address().prop_map(Step::Refuted),
         1 => an_address().prop_map(Step::Left),
         3 => (want, prop::collection::vec(an_address(), 0..4)).prop_map(|(want, not)| Step::Pick(want, not)),
@@ -73,14 +75,15 @@ fn apply(book: &mut Book, now: &mut Time, step: Step) {
         Step::Dialled(one) => book.dialled(*now, &one),
         Step::Failed(one) => book.failed(*now, &one),
         Step::Reached(one, services) => book.reached(*now, &one, services),
-        Step::Proven(one, port) => {
+        Step::Advertised(one, port) => {
             let control_port = if port == 0 { 0 } else { 8332 + port };
-            let proof = Proof {
+            let advert = Advert {
                 control_port,
-                ..proof(*now)
+                ..ADVERT
             };
-            book.proven(*now, &one, None, proof);
+            book.advertised(*now, &one, advert);
         }
+        Step::Met(one, data_port) => book.met(*now, &one, 1, data_port),
         Step::Refuted(one) => book.refuted(*now, &one),
         Step::Left(one) => book.left(*now, &one),
         Step::Pick(want, not) => {
@@ -112,7 +115,7 @@ fn apply(book: &mut Book, now: &mut Time, step: Step) {
 
 fn check_pick(book: &mut Book, now: Time, want: Want, in_use: &InUse, not: &[Address]) {
     let suits = |entry: &Entry| match want {
-        Want::Flagged => entry.proof.is_some() || entry.is_claim(FLAG),
+        Want::Flagged => entry.services & FLAG != 0,
         Want::Any | Want::Feeler => entry.address.door == Door::Bitcoin,
     };
     let waits = book.waits;
@@ -165,7 +168,7 @@ proptest! {
         let mut book = book();
         let told = (0..30).map(|number| hearsay(peer(number, 1), if number % 2 == 0 { PLAIN } else { FLAGGED }, at(0)));
         book.heard(at(0), Source::OurNode, told);
-        book.proven(at(1), &peer(3, 1), None, proof(at(1)));
+        prove(&mut book, at(1), &peer(3, 1));
         book.refuted(at(1), &peer(5, 1));
         let bytes = book.encode();
         let mut wrong = bytes.clone();
@@ -181,7 +184,7 @@ proptest! {
         let mut book = book();
         let told = (0..12).map(|number| hearsay(peer(number, 1), if number % 2 == 0 { PLAIN } else { FLAGGED }, at(0)));
         book.heard(at(0), Source::Peer(peer(99, 1)), told);
-        book.proven(at(1), &peer(3, 1), None, proof(at(1)));
+        prove(&mut book, at(1), &peer(3, 1));
         let mut bytes = book.encode();
         bytes.truncate(bytes.len() - 8);
         for (position, value) in changes {

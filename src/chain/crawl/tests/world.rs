@@ -327,13 +327,13 @@ impl World {
             (Some(Remote::Relay(other, _)), _) => {
                 own.connections
                     .insert(key, (Remote::Relay(other, None), address));
-                let advertised = Advertised {
+                let advert = Advert {
                     version: 1,
                     control_port: CONTROL,
                     data_port: CONTROL,
                 };
                 own.crawl
-                    .p2p_ready(now, key, &address, PLAIN | FLAG, Some(advertised));
+                    .p2p_ready(now, key, &address, PLAIN | FLAG, Some(advert));
             }
         }
         if let Purpose::Feeler { ask_addresses } = purpose {
