@@ -1,13 +1,18 @@
 //! The command line: `node`, `cli` and `demo`, and what `--help` says of them.
 
-use std::fmt::Write as _;
+mod habits;
+mod help;
+mod sample;
+
 use std::io::{ErrorKind, Write as _};
 use std::path::PathBuf;
 
 use anyhow::Context as _;
 use clap::error::ErrorKind as Usage;
-use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use self::help::{CLI_HELP, DEMO_HELP, NODE_HELP};
+pub use self::sample::{Defaults, sample_config};
 use crate::config::{NetworkName, Options};
 
 /// Characters of a complaint that are shown: some lines of a terminal, more than any that makes sense has.
@@ -41,7 +46,11 @@ impl CommandLine {
         Self::try_parse().unwrap_or_else(|error| {
             if error.use_stderr() && error.kind() != Usage::DisplayHelpOnMissingArgumentOrSubcommand
             {
-                complain(&one_line(&error.render().to_string()));
+                let arguments: Vec<String> = std::env::args_os()
+                    .skip(1)
+                    .map(|argument| argument.to_string_lossy().into_owned())
+                    .collect();
+                complain(&habits::explain(&error, &arguments));
                 std::process::exit(error.exit_code());
             }
             error.exit()
@@ -82,17 +91,6 @@ pub fn complain(line: &str) {
     let _ = writeln!(std::io::stderr(), "{shown}{more}");
 }
 
-/// What is wrong and what would be right, without the usage that follows.
-fn one_line(text: &str) -> String {
-    let lines: Vec<&str> = text
-        .lines()
-        .map(str::trim)
-        .take_while(|line| !line.starts_with("Usage:") && !line.starts_with("For more information"))
-        .filter(|line| !line.is_empty())
-        .collect();
-    lines.join(" ")
-}
-
 /// The commands of the program.
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
@@ -106,38 +104,6 @@ pub enum Command {
     #[command(after_long_help = DEMO_HELP)]
     Demo(DemoOptions),
 }
-
-const NODE_HELP: &str = "\
-Examples:
-  blocktorrent node
-  blocktorrent node --network signet --connect relay.example --connect 203.0.113.5:8433
-  blocktorrent node --print-config > ~/.blocktorrent/blocktorrent.toml
-
-Files, below the datadir and the network's folder in it:
-  .lock       held while a node runs there
-  node.json   process id and the addresses that the node listens on
-  .cookie     user and password for RPC, new at each start, readable by its owner only
-  blocks/     recent blocks
-
-Exit status: 0 after a clean stop, 1 if the node can't start or fails, 2 for a flag that does not exist.";
-
-const CLI_HELP: &str = "\
-Arguments are strings or JSON (numbers, true, false, null, lists, objects), as the method wants them.
-
-Examples:
-  blocktorrent cli help
-  blocktorrent cli getpeerinfo
-  blocktorrent cli --network regtest getblock HASH 0
-  blocktorrent cli submitblock - < block.hex
-
-Exit status: 0 with an answer, the error's number (as bitcoin-cli: its absolute value) if the node \
-refuses, 1 if no node can be reached, 2 for a flag that does not exist.";
-
-const DEMO_HELP: &str = "\
-Starts the nodes on loopback with ports that the system picks, hands the block to the first one, and \
-ends with a table. Loss (UDP), one-way delay and rate (UDP and TCP) are emulated at the sockets.
-
-Exit status: 0 only if every honest node holds the identical block.";
 
 /// `blocktorrent node`.
 #[derive(Args, Clone, Debug, Default)]
@@ -168,7 +134,7 @@ pub struct CallOptions {
     /// The password of rpc-user
     #[arg(long, value_name = "PASSWORD", requires = "rpc_user")]
     pub rpc_password: Option<String>,
-    /// The method to call; `help` lists them
+    /// The method to call; `blocktorrent cli help` lists them
     #[arg(value_name = "METHOD")]
     pub method: String,
     /// Its arguments; `-` takes one from stdin
@@ -260,69 +226,12 @@ fn positive(text: &str) -> Result<f64, String> {
     }
 }
 
-/// A configuration file with every option commented out, its meaning above it.
-pub fn sample_config() -> String {
-    let mut text = String::from(
-        "# Configuration of a blocktorrent node: every option, commented out.\n\
-         # Flags of the same names override what stands here; lists add up.\n",
-    );
-    let command = CommandLine::command();
-    let keys = Options::keys();
-    let arguments = command
-        .find_subcommand("node")
-        .into_iter()
-        .flat_map(clap::Command::get_arguments);
-    for argument in arguments {
-        let Some(key) = argument
-            .get_long()
-            .filter(|long| keys.iter().any(|key| key == long))
-        else {
-            continue;
-        };
-        let help = argument.get_long_help().or_else(|| argument.get_help());
-        let help = help.map(ToString::to_string).unwrap_or_default();
-        text.push('\n');
-        for line in help.lines().filter(|line| !line.is_empty()) {
-            let _ = writeln!(text, "# {line}");
-        }
-        let _ = writeln!(text, "#{key} = {}", sample_value(key));
-    }
-    text
-}
-
-/// A value that option `key` takes, as TOML.
-fn sample_value(key: &str) -> &'static str {
-    match key {
-        "datadir" => "\"/var/lib/blocktorrent\"",
-        "network" => "\"main\"",
-        "control-listen" | "data-listen" => "\"0.0.0.0:0\"",
-        "rpc-listen" => "\"127.0.0.1:0\"",
-        "connect" => "[\"relay.example\", \"203.0.113.5:9000\", \"[2001:db8::1]:9000\"]",
-        "p2p-listen" => "\"off\"",
-        "bitcoind" => "[\"auto\"]",
-        "service-bit" => "30",
-        "rpc-user" => "\"alice\"",
-        "rpc-password" => "\"a long secret\"",
-        "trusted-start" => {
-            "\"0,000000000019d6689c085ae165831e934ff763ae46a2a6c172b3f1b60a8ce26f,1d00ffff,1231006505\""
-        }
-        "max-mempool-mb" => "300",
-        "store-mb" => "1000",
-        "max-peers" => "64",
-        "push-level" => "3",
-        "uacomment" => "\"alice\"",
-        "role" => "\"relay\"",
-        "preference" => "128",
-        "log" => "\"info\"",
-        "log-format" => "\"full\"",
-        _ => "100",
-    }
-}
-
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory as _;
+
+    use super::habits::one_line;
     use super::*;
-    use crate::config::Config;
 
     fn parse(line: &str) -> Result<Command, clap::Error> {
         let words = std::iter::once("blocktorrent").chain(line.split_whitespace());
@@ -351,22 +260,6 @@ mod tests {
             panic!("not a node");
         };
         assert_eq!(node.options, Options::from_toml("f", file).unwrap());
-    }
-
-    #[test]
-    fn the_sample_file_has_every_option_and_each_is_valid() {
-        let sample = sample_config();
-        assert!(Options::from_toml("sample", &sample).unwrap() == Options::default());
-        let said: String = sample
-            .lines()
-            .filter(|line| !line.starts_with("# "))
-            .map(|line| format!("{}\n", line.trim_start_matches('#')))
-            .collect();
-        let options = Options::from_toml("sample", &said).unwrap();
-        assert!(Config::resolve(options).is_ok());
-        for key in Options::keys() {
-            assert!(said.contains(&format!("\n{key} = ")), "{key}");
-        }
     }
 
     #[test]

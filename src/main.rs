@@ -3,12 +3,17 @@
 use std::process::ExitCode;
 
 use blocktorrent::cli::{Command, CommandLine, complain, print, sample_config};
+use blocktorrent::config::ConfigError;
 use blocktorrent::node;
+
+/// The exit code for what was said wrongly, as clap has it for flags that it does not know.
+const SENSELESS: u8 = 2;
 
 fn main() -> ExitCode {
     let outcome = match CommandLine::of_process().command {
         Command::Node(options) if options.print_config => {
-            print(&sample_config()).map(|()| ExitCode::SUCCESS)
+            let network = options.options.network.unwrap_or_default();
+            print(&sample_config(&node::defaults(network))).map(|()| ExitCode::SUCCESS)
         }
         Command::Node(options) => node::run(options.options).map(|()| ExitCode::SUCCESS),
         Command::Cli(options) => node::call(&options),
@@ -16,6 +21,9 @@ fn main() -> ExitCode {
     };
     outcome.unwrap_or_else(|error| {
         complain(&format!("error: {error:#}"));
-        ExitCode::FAILURE
+        match error.chain().any(|cause| cause.is::<ConfigError>()) {
+            true => ExitCode::from(SENSELESS),
+            false => ExitCode::FAILURE,
+        }
     })
 }

@@ -108,7 +108,7 @@ fn senseless_flags_are_refused_in_one_line() {
         ("--nonsense", 2, "--nonsense"),
         ("--block /nowhere", 1, "can't read the block /nowhere"),
         (&empty, 1, "is no block"),
-        ("--nodes 4 --liars 4", 1, "at most 2 liars"),
+        ("--nodes 4 --liars 4", 2, "at most 2 liars"),
     ] {
         let output = demo(line);
         assert_eq!(output.status.code(), Some(code), "{line}");

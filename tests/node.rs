@@ -124,8 +124,8 @@ fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).trim().to_owned()
 }
 
-/// The single line with which a node refuses to start.
-fn refusal(folder: &Path, more: &[&str]) -> String {
+/// The single line with which a node refuses to start, its exit code being `code`.
+fn refusal(code: i32, folder: &Path, more: &[&str]) -> String {
     let any = "127.0.0.1:0";
     let mut command = program(&["node", "--datadir", folder.to_str().unwrap()]);
     command.args(["--network", "regtest"]);
@@ -140,16 +140,16 @@ fn refusal(folder: &Path, more: &[&str]) -> String {
         }
     }
     let output = command.args(more).output().unwrap();
-    assert_eq!(output.status.code(), Some(1), "{output:?}");
+    assert_eq!(output.status.code(), Some(code), "{output:?}");
     let line = text(&output.stderr);
     assert_eq!(line.lines().count(), 1, "{line}");
     line
 }
 
 #[cfg(unix)]
-fn terminate(node: &Node) {
+fn signal(node: &Node, signal: &str) {
     let process = node.child.id().to_string();
-    let killed = Command::new("kill").args(["-TERM", &process]).status();
+    let killed = Command::new("kill").args([signal, &process]).status();
     assert!(killed.unwrap().success());
 }
 
@@ -183,6 +183,22 @@ fn a_node_answers_and_stops_when_told() {
     let no_json = node.cli(&["getblock", &"0".repeat(64), "x"]);
     assert_eq!(no_json.status.code(), Some(1));
     assert!(text(&no_json.stderr).starts_with("error: Error parsing JSON: x"));
+    let bogus = node.cli(&["help", "bogus"]);
+    assert_eq!(bogus.status.code(), Some(32_601 % 256));
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full");
+    if let Ok(full) = full {
+        let mut help = program(&[
+            "cli",
+            "--datadir",
+            &node.folder,
+            "--network",
+            "regtest",
+            "help",
+        ]);
+        let unwritten = help.stdout(full).output().unwrap();
+        assert_eq!(unwritten.status.code(), Some(1));
+        assert!(text(&unwritten.stderr).starts_with("error: can't write to stdout"));
+    }
     let wrong = node.cli(&["--rpc-user", "a", "--rpc-password", "b", "uptime"]);
     assert_eq!(wrong.status.code(), Some(1));
     assert!(text(&wrong.stderr).contains("refuses this user and password"));
@@ -256,9 +272,17 @@ fn whoever_dials_the_wrong_place_is_told_what_is_wrong() {
 fn sigterm_ends_a_node_cleanly_and_a_killed_one_leaves_no_trouble() {
     let root = tempfile::tempdir().unwrap();
     let node = Node::start(root.path(), &[]);
-    terminate(&node);
+    let left = |name: &str| root.path().join("regtest").join(name).exists();
+    signal(&node, "-HUP");
+    assert!(node.call(&["uptime"]).is_number());
+    assert!(left(".cookie") && left("node.json"));
+    // As `timeout` does: to the process, and to its group.
+    signal(&node, "-TERM");
+    signal(&node, "-INT");
     let (code, log) = node.end();
     assert_eq!(code, Some(0), "{log}");
+    assert!(log.contains("SIGHUP is ignored"), "{log}");
+    assert!(!left(".cookie") && !left("node.json"));
 
     let mut node = Node::start(root.path(), &[]);
     let folder = node.folder.clone();
@@ -266,7 +290,15 @@ fn sigterm_ends_a_node_cleanly_and_a_killed_one_leaves_no_trouble() {
     drop(node);
     let stale = cli(&folder, &["uptime"]);
     assert_eq!(stale.status.code(), Some(1));
-    assert!(text(&stale.stderr).contains("no node runs for network regtest in"));
+    let line = text(&stale.stderr);
+    assert!(
+        line.contains("no node runs for network regtest in"),
+        "{line}"
+    );
+    assert!(
+        line.contains("was killed") && !line.contains("io:"),
+        "{line}"
+    );
     let node = Node::start(root.path(), &[]);
     assert!(node.call(&["uptime"]).is_number());
 }
@@ -309,24 +341,24 @@ fn what_is_in_use_is_named_in_one_line() {
     let root = tempfile::tempdir().unwrap();
     let other = tempfile::tempdir().unwrap();
     let _node = Node::start(root.path(), &[]);
-    let line = refusal(root.path(), &[]);
+    let line = refusal(1, root.path(), &[]);
     assert!(line.starts_with("error: the datadir ") && line.contains("is in use by another node"));
 
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let tcp = listener.local_addr().unwrap().to_string();
-    let line = refusal(other.path(), &["--control-listen", &tcp]);
+    let line = refusal(1, other.path(), &["--control-listen", &tcp]);
     assert!(
         line.contains("the port is in use") && line.contains("--control-listen"),
         "{line}"
     );
-    let line = refusal(other.path(), &["--rpc-listen", &tcp]);
+    let line = refusal(1, other.path(), &["--rpc-listen", &tcp]);
     assert!(
         line.contains("the port is in use") && line.contains("--rpc-listen"),
         "{line}"
     );
     let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
     let address = udp.local_addr().unwrap().to_string();
-    let line = refusal(other.path(), &["--data-listen", &address]);
+    let line = refusal(1, other.path(), &["--data-listen", &address]);
     assert!(
         line.contains("the port is in use") && line.contains("--data-listen"),
         "{line}"
@@ -339,28 +371,28 @@ fn senseless_configurations_are_refused_in_one_line() {
     let file = root.path().join("other.toml");
     std::fs::write(&file, "max-peers = 4\npush_level = 3\n").unwrap();
     let file = file.to_str().unwrap();
-    let line = refusal(root.path(), &["--config", file]);
+    let line = refusal(2, root.path(), &["--config", file]);
     assert!(line.ends_with("line 2: no option is called `push_level`; did you mean `push-level`?"));
-    let line = refusal(root.path(), &["--config", "/nowhere/x.toml"]);
+    let line = refusal(1, root.path(), &["--config", "/nowhere/x.toml"]);
     assert!(line.contains("can't read the configuration file /nowhere/x.toml; check the path"));
-    let line = refusal(root.path(), &["--push-level", "9"]);
+    let line = refusal(2, root.path(), &["--push-level", "9"]);
     assert_eq!(line, "error: `push-level` is 9; give a number from 0 to 3");
-    let lines = refusal(root.path(), &["--config", "/nowhere/x\ny.toml"]);
+    let lines = refusal(1, root.path(), &["--config", "/nowhere/x\ny.toml"]);
     assert!(lines.contains("/nowhere/x y.toml"), "{lines}");
-    let long = refusal(root.path(), &["--config", &"x".repeat(100_000)]);
+    let long = refusal(1, root.path(), &["--config", &"x".repeat(100_000)]);
     assert!(long.len() < 1_100, "{}", long.len());
-    let line = refusal(root.path(), &["--log", "inof"]);
+    let line = refusal(2, root.path(), &["--log", "inof"]);
     assert!(
         line.contains("`log` is \"inof\", which is no filter"),
         "{line}"
     );
-    let line = refusal(root.path(), &["--log", "a=b=c"]);
+    let line = refusal(2, root.path(), &["--log", "a=b=c"]);
     assert!(
         line.contains("`log` is \"a=b=c\", which is no filter"),
         "{line}"
     );
-    let start = format!("5,{},ffffffff", "00".repeat(32));
-    let line = refusal(root.path(), &["--trusted-start", &start]);
+    let start = format!("5,{},ffffffff", "01".repeat(32));
+    let line = refusal(2, root.path(), &["--trusted-start", &start]);
     assert!(line.contains("`trusted-start` makes no sense"), "{line}");
     let usage = program(&["node", "--nonsense"]).output().unwrap();
     assert_eq!(usage.status.code(), Some(2));

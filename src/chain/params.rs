@@ -199,6 +199,16 @@ impl Network {
     }
 
     /// Whether the target never changes.
+    /// The height of the first block after `height`'s child that has a target of its own and not its parent's:
+    /// to judge it one must know when the period before it began. None where targets stay, or where the child
+    /// itself begins a period.
+    pub fn first_retarget_after(self, height: u32) -> Option<u32> {
+        let period = self.consensus().difficulty_adjustment_interval() as u32;
+        let child = height.saturating_add(1);
+        (!self.never_retargets() && !child.is_multiple_of(period))
+            .then(|| child.next_multiple_of(period))
+    }
+
     pub(super) const fn never_retargets(self) -> bool {
         matches!(self, Self::Regtest)
     }

@@ -62,6 +62,9 @@ pub enum ConfigError {
         "`uacomment` is \"{0}\"; give at most 32 letters, digits, spaces and .,;-_?@ characters"
     )]
     Comment(String),
+    /// What only shows where options meet; the text says what to do.
+    #[error("{0}")]
+    Senseless(String),
     /// A test option beyond its bounds.
     #[error("`{0}` makes no sense; give {1}")]
     Emulation(&'static str, &'static str),

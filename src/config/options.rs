@@ -30,6 +30,8 @@ pub struct Options {
     pub datadir: Option<PathBuf>,
 
     /// Relay blocks of this network: main, test, testnet4, signet or regtest [default: main]
+    ///
+    /// Bitcoin Core's names; mainnet, testnet and testnet3 are understood too.
     #[arg(long, value_name = "NAME")]
     pub network: Option<NetworkName>,
 
@@ -40,6 +42,8 @@ pub struct Options {
     pub control_listen: Option<ListenAddress>,
 
     /// Exchange data with peers here, UDP [default: the address and port of control-listen]
+    ///
+    /// If the system picked that port and it is taken for UDP, it picks another.
     #[arg(long, value_name = "IP:PORT")]
     pub data_listen: Option<ListenAddress>,
 
@@ -81,7 +85,8 @@ pub struct Options {
 
     /// Begin the header chain at this block instead of genesis
     ///
-    /// HASH is trusted: take it from a node of your own. BITS is the compact target of its child in hex;
+    /// HASH is trusted: take it from a node of your own, as the lines at the end of `node --help` do.
+    /// BITS is the compact target of its child in hex;
     /// EPOCH_START_TIME is the time of the first block of the child's difficulty period, without which
     /// the chain can't cross the next retarget; TIME is the block's own, needed if it ends a period.
     #[arg(long, value_name = "HEIGHT,HASH,BITS[,EPOCH_START_TIME[,TIME]]")]
@@ -133,11 +138,13 @@ pub struct Options {
 
     /// What to log, to stderr: error, warn, info, debug, trace, or a filter per module [default: info]
     ///
-    /// As in --log blocktorrent::relay=debug,info
+    /// As in --log blocktorrent::relay=debug,info. The variable RUST_LOG is not looked at.
     #[arg(long, value_name = "FILTER")]
     pub log: Option<String>,
 
     /// The form of a log line: full, compact or json [default: full]
+    ///
+    /// compact leaves out time and module, for a service manager that adds the time itself.
     #[arg(long, value_name = "FORM")]
     pub log_format: Option<LogFormat>,
 
@@ -259,9 +266,27 @@ fn line_at(text: &str, offset: usize) -> usize {
         .count()
 }
 
+/// What a parser says of a value, and what it should say to whoever wrote the value.
+const EXPECTED: &[(&str, &str)] = &[
+    ("a sequence", "give a list, as in [\"...\"]"),
+    ("a string", "give text in quotes"),
+    ("path string", "give text in quotes"),
+    ("u8", "give a whole number from 0 to 255, without quotes"),
+    ("u32", "give a whole number, 0 or more, without quotes"),
+];
+
+/// The message of a parser, in words that need no knowledge of its types.
+fn plain(message: &str) -> String {
+    let advice = message.rsplit_once(", expected ").and_then(|(_, what)| {
+        let known = EXPECTED.iter().find(|(expected, _)| *expected == what);
+        known.map(|(_, advice)| *advice)
+    });
+    advice.map_or_else(|| one_line(message), str::to_owned)
+}
+
 /// The error in one line, with the line of the file that it speaks of.
 fn with_key(text: &str, error: &toml::de::Error) -> String {
-    let message = one_line(error.message());
+    let message = plain(error.message());
     let offset = error.span().map_or(0, |span| span.start);
     let line = text
         .lines()

@@ -75,6 +75,11 @@ fn a_file_may_say_everything() {
     assert_eq!(config.max_up_kbit, Some(20_000));
     assert_eq!(config.rpc_login, Some(("alice".into(), "secret".into())));
     assert_eq!(config.role.code(), 1);
+    for code in 0..4 {
+        let role = Role::from_code(code).unwrap();
+        assert_eq!((role.code(), role.as_str().parse()), (code, Ok(role)));
+    }
+    assert_eq!(Role::from_code(4), None);
     assert_eq!(config.p2p_listen, Some(ListenOrOff::Off));
     assert_eq!(config.service_bit, 24);
     let nodes: Vec<String> = config.bitcoind.iter().map(ToString::to_string).collect();
@@ -120,17 +125,18 @@ fn an_unknown_key_is_refused_with_its_line() {
 fn a_value_of_the_wrong_type_is_refused_with_its_line_and_key() {
     assert_eq!(
         refusal("\nmax-peers = \"many\""),
-        "node.toml, line 2: max-peers: invalid type: string \"many\", expected u32"
+        "node.toml, line 2: max-peers: give a whole number, 0 or more, without quotes"
     );
     assert_eq!(
         refusal("network = \"moon\""),
         "node.toml, line 1: network: `moon` is no network; use main, test, testnet4, signet or regtest"
     );
     assert!(
-        refusal("preference = 256").contains("line 1: preference: invalid value: integer `256`")
+        refusal("preference = 256")
+            .contains("line 1: preference: give a whole number from 0 to 255")
     );
     assert!(refusal("push-level = -1").contains("push-level"));
-    assert!(refusal("connect = \"a\"").contains("expected a sequence"));
+    assert!(refusal("connect = \"a\"").contains("connect: give a list"));
     assert!(
         refusal("control-listen = \"8433\"").contains("`8433` is no address to listen on; use IP")
     );
@@ -214,10 +220,11 @@ fn rpc_stays_on_loopback_and_its_login_is_whole() {
 
 #[test]
 fn a_trusted_start_says_which_field_is_wrong() {
-    let hash = "00".repeat(32);
+    let hash = "01".repeat(32);
     let refused = |text: &str| text.parse::<TrustedStart>().unwrap_err().to_string();
     assert!(refused("x").contains("the height is no number; use HEIGHT,HASH"));
     assert!(refused("1,22").contains("the hash is not 64 hex digits"));
+    assert!(refused(&format!("1,{}", "00".repeat(32))).contains("a hash of zeros alone"));
     assert!(refused(&format!("1,{hash}")).contains("the bits are not 8 hex digits"));
     assert!(refused(&format!("1,{hash},0x1d00ffff")).contains("the bits are not"));
     assert!(
@@ -265,6 +272,32 @@ fn peers_are_hosts_with_or_without_port() {
     }
     let same = from_file("connect = [\"a.example:5\", \"A.EXAMPLE:5\"]").unwrap();
     assert_eq!(Config::resolve(same).unwrap().connect.len(), 1);
+}
+
+#[test]
+fn a_value_of_another_kind_is_met_with_what_to_write() {
+    for (text, says) in [
+        (
+            "connect = \"host:1\"",
+            "connect: give a list, as in [\"...\"]",
+        ),
+        (
+            "max-peers = \"x\"",
+            "max-peers: give a whole number, 0 or more, without quotes",
+        ),
+        (
+            "max-peers = -1",
+            "max-peers: give a whole number, 0 or more, without quotes",
+        ),
+        (
+            "preference = 1.5",
+            "preference: give a whole number from 0 to 255, without quotes",
+        ),
+        ("datadir = 5", "datadir: give text in quotes"),
+        ("log = 5", "log: give text in quotes"),
+    ] {
+        assert_eq!(refusal(text), format!("node.toml, line 1: {says}"));
+    }
 }
 
 #[test]

@@ -84,7 +84,7 @@ impl FromStr for NetworkName {
     fn from_str(text: &str) -> Result<Self, ValueError> {
         match text {
             "main" | "mainnet" => Ok(Self::Main),
-            "test" | "testnet3" => Ok(Self::Test),
+            "test" | "testnet" | "testnet3" => Ok(Self::Test),
             "testnet4" => Ok(Self::Testnet4),
             "signet" => Ok(Self::Signet),
             "regtest" => Ok(Self::Regtest),
@@ -265,6 +265,9 @@ impl FromStr for TrustedStart {
             .and_then(|field| hex::decode_to_array(field).ok())
             .ok_or_else(|| refuse("the hash is not 64 hex digits"))?;
         hash.reverse();
+        if hash == [0; 32] {
+            return Err(refuse("no block has a hash of zeros alone"));
+        }
         let bits = fields
             .next()
             .filter(|field| field.len() == 8)
@@ -307,13 +310,26 @@ pub enum Role {
 }
 
 impl Role {
+    /// Every role; its place is the number that stands for it in SET_PARAMS.
+    const ALL: [Self; 4] = [Self::Relay, Self::Miner, Self::Operator, Self::Researcher];
+
     /// The number that stands for the role in SET_PARAMS.
     pub fn code(self) -> u8 {
+        self as u8
+    }
+
+    /// The role that a number in SET_PARAMS stands for.
+    pub fn from_code(code: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(code)).copied()
+    }
+
+    /// The role as it is written.
+    pub fn as_str(self) -> &'static str {
         match self {
-            Self::Relay => 0,
-            Self::Miner => 1,
-            Self::Operator => 2,
-            Self::Researcher => 3,
+            Self::Relay => "relay",
+            Self::Miner => "miner",
+            Self::Operator => "operator",
+            Self::Researcher => "researcher",
         }
     }
 }
@@ -322,15 +338,12 @@ impl FromStr for Role {
     type Err = ValueError;
 
     fn from_str(text: &str) -> Result<Self, ValueError> {
-        match text {
-            "relay" => Ok(Self::Relay),
-            "miner" => Ok(Self::Miner),
-            "operator" => Ok(Self::Operator),
-            "researcher" => Ok(Self::Researcher),
-            _ => Err(ValueError(format!(
+        let known = Self::ALL.into_iter().find(|role| role.as_str() == text);
+        known.ok_or_else(|| {
+            ValueError(format!(
                 "`{text}` is no role; use relay, miner, operator or researcher"
-            ))),
-        }
+            ))
+        })
     }
 }
 

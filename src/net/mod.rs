@@ -112,11 +112,8 @@ impl fmt::Display for BindError {
     }
 }
 
-impl std::error::Error for BindError {
-    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
-        Some(&self.source)
-    }
-}
+// What the system answered is part of the text, not a cause to be told after it.
+impl std::error::Error for BindError {}
 
 /// The address with an IPv4 address written as such, not as `::ffff:a.b.c.d`.
 ///

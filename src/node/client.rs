@@ -1,6 +1,6 @@
 //! `blocktorrent cli`: calls the running node, as bitcoin-cli does.
 
-use std::io::Read;
+use std::io::{ErrorKind, Read};
 use std::path::Path;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -53,7 +53,7 @@ pub fn call(options: &CallOptions) -> anyhow::Result<ExitCode> {
     });
     let login = BASE64_STANDARD.encode(format!("{user}:{password}"));
     let (status, text) = post(&address.to_string(), &login, request.to_string())
-        .map_err(|error| error.context(no_node(&settings)))?;
+        .map_err(|error| unreachable_node(error, &settings))?;
     if status == 401 {
         bail!(
             "the node at {address} refuses this user and password; without --rpc-user the cookie in {} is used",
@@ -64,6 +64,11 @@ pub fn call(options: &CallOptions) -> anyhow::Result<ExitCode> {
         let shown: String = text.trim().chars().take(200).collect();
         anyhow!("the server at {address} answered with status {status}: {shown}")
     })?;
+    if options.method == "submitblock" && response["result"] == "prev-blk-not-found" {
+        eprintln!(
+            "the block's parent is not on the node's header chain (getblockchaininfo tells its tip); see --trusted-start in `blocktorrent node --help`"
+        );
+    }
     print_answer(&response)
 }
 
@@ -73,6 +78,16 @@ fn no_node(settings: &Settings) -> anyhow::Error {
         settings.config.network,
         settings.folder.display()
     )
+}
+
+/// What to say of a node that wrote where it listens and does not answer there.
+fn unreachable_node(error: anyhow::Error, settings: &Settings) -> anyhow::Error {
+    match error.downcast_ref::<ureq::Error>() {
+        Some(ureq::Error::Io(cause)) if cause.kind() == ErrorKind::ConnectionRefused => {
+            anyhow!("{} (the last one there was killed)", no_node(settings))
+        }
+        _ => error.context(no_node(settings)),
+    }
 }
 
 fn cookie(folder: &Path) -> anyhow::Result<(String, String)> {
@@ -139,7 +154,12 @@ fn read_stdin() -> anyhow::Result<String> {
     std::io::stdin()
         .take(limit)
         .read_to_string(&mut text)
-        .context("can't read the argument from stdin")?;
+        .map_err(|error| match error.kind() {
+            ErrorKind::InvalidData => anyhow!(
+                "the argument on stdin is no text; give hex, as `xxd -p FILE | tr -d '\\n'` writes it"
+            ),
+            _ => anyhow!("can't read the argument from stdin: {error}"),
+        })?;
     if text.len() as u64 >= limit {
         bail!("the argument on stdin is larger than a call can be ({MAX_BODY_BYTES} bytes)");
     }

@@ -334,6 +334,10 @@ impl Driver {
                 reply.send(self.book.submit(&header, now)).ok();
             }
             Command::Chain(reply) => drop(reply.send(self.book.chain())),
+            Command::HashAt { height, reply } => {
+                let hash = self.book.hash_at(height);
+                reply.send(hash.map(|hash| hash.to_byte_array())).ok();
+            }
             Command::Header { hash, reply } => drop(reply.send(self.book.header(&hash))),
             Command::Block { hash, reply } => drop(reply.send(self.engine.block(&hash))),
             Command::Peers(reply) => drop(reply.send(self.engine.peers(now))),
@@ -347,20 +351,25 @@ impl Driver {
                 reply.send(counters).ok();
             }
             Command::Disconnect { peer, reply } => {
-                let named = |(session, known): (&SessionId, &Known)| {
-                    let is_named = match peer {
-                        PeerName::Number(number) => session.as_number() == number,
-                        PeerName::Address(address) => known.remote == address,
-                    };
-                    is_named.then_some(*session)
-                };
-                let session = self.sessions.iter().find_map(named);
-                if let Some(session) = session {
-                    self.engine.disconnect(now, session);
-                }
-                reply.send(session.is_some()).ok();
+                reply.send(self.disconnect(now, peer)).ok();
             }
         }
+    }
+
+    /// Ends a session; whether there is one of that name.
+    fn disconnect(&mut self, now: Time, peer: PeerName) -> bool {
+        let named = |(session, known): (&SessionId, &Known)| {
+            let is_named = match peer {
+                PeerName::Number(number) => session.as_number() == number,
+                PeerName::Address(address) => known.remote == address,
+            };
+            is_named.then_some(*session)
+        };
+        let session = self.sessions.iter().find_map(named);
+        if let Some(session) = session {
+            self.engine.disconnect(now, session);
+        }
+        session.is_some()
     }
 
     /// Sends on all that the engine has to give; whether there is more than one turn may send.

@@ -69,6 +69,13 @@ pub enum Command {
         /// What it came to, or why not.
         reply: Reply<Result<CompactAnswer, SubmitRefusal>>,
     },
+    /// The hash at a height of the active chain.
+    HashAt {
+        /// The height.
+        height: u32,
+        /// The hash, if the chain has it.
+        reply: Reply<Option<Hash>>,
+    },
     /// Judge a header and add it to the chain.
     SubmitHeader {
         /// The header.

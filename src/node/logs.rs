@@ -4,7 +4,7 @@ use std::fmt;
 use std::io::IsTerminal;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use serde_json::{Map, Value, json};
 use tracing::field::{Field, Visit};
 use tracing::{Event, Subscriber};
@@ -15,7 +15,7 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields};
 use tracing_subscriber::registry::LookupSpan;
 
 use super::lines::{FlushAtEnd, LineQueue};
-use crate::config::LogFormat;
+use crate::config::{ConfigError, LogFormat};
 
 /// Starts the log of this process; what is returned must live as long as something is to be logged.
 ///
@@ -24,15 +24,15 @@ use crate::config::LogFormat;
 /// A filter that makes no sense, in one line.
 pub fn start(filter: &str, format: LogFormat) -> anyhow::Result<FlushAtEnd> {
     let refuse = || {
-        format!(
+        ConfigError::Senseless(format!(
             "`log` is \"{}\", which is no filter; give a level (off, error, warn, info, debug, trace) or MODULE=LEVEL,...",
             filter.escape_default()
-        )
+        ))
     };
     if !names_levels(filter) {
-        bail!(refuse());
+        return Err(refuse().into());
     }
-    let filter = EnvFilter::try_new(filter).with_context(refuse)?;
+    let filter = EnvFilter::try_new(filter).map_err(|_| refuse())?;
     let lines = LineQueue::start(std::io::stderr()).context("can't start the thread of the log")?;
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)

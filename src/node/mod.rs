@@ -12,7 +12,7 @@
 //! ```
 //!
 //! - [`settings`]: flags and file to what holds; [`datadir`]: lock, cookie, addresses; [`logs`], by [`lines`]
-//! - [`run`](mod@run): starts and ends all of it in order; [`stop`]: the signal; [`limits`]: of the system
+//! - [`run`](mod@run): starts and ends all of it in order; [`stop`]: the word to end, [`signals`] and [`limits`]: the system's
 //! - [`driver`]: the engine's thread; [`engine`]: the commands it answers; [`headers`]: its judge, [`headerfile`]: on disk
 //! - [`mod@demo`]: several nodes as processes, and a block that crosses them
 //! - [`router`] and [`events`]: what happened, told; [`store`]: blocks on disk; [`files`]: whole or absent
@@ -35,13 +35,14 @@ pub mod router;
 pub mod rpc;
 pub mod run;
 pub mod settings;
+pub mod signals;
 pub mod stop;
 pub mod store;
 
 use std::process::ExitCode;
 
-use crate::cli::{CallOptions, DemoOptions};
-use crate::config::Options;
+use crate::cli::{CallOptions, Defaults, DemoOptions};
+use crate::config::{NetworkName, Options};
 
 /// Runs a node until it is told to stop.
 ///
@@ -52,6 +53,11 @@ pub fn run(flags: Options) -> anyhow::Result<()> {
     let settings = settings::Settings::load(flags)?;
     let _flush = logs::start(&settings.config.log, settings.config.log_format)?;
     run::run(&settings)
+}
+
+/// What holds on a network where nothing is said.
+pub fn defaults(network: NetworkName) -> Defaults {
+    settings::defaults(network)
 }
 
 /// Calls a running node and prints its answer.

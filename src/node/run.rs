@@ -1,6 +1,6 @@
 //! Starts a node, keeps its parts together, and ends them in order.
 
-use std::net::{Ipv4Addr, SocketAddr, TcpListener as StdListener};
+use std::net::TcpListener as StdListener;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -23,11 +23,12 @@ use super::limits;
 use super::router::{self, BlockQueue};
 use super::rpc::{self, auth::Credentials};
 use super::settings::{self, Settings};
+use super::signals;
 use super::stop::Stop;
 use super::store::BlockStore;
 use crate::chain::Network;
 use crate::chain::p2p::connection::Listener;
-use crate::config::{Config, TestOptions};
+use crate::config::{Config, ConfigError, TestOptions};
 use crate::net::control::BoundControl;
 use crate::net::{
     BoundUdp, Clock, ControlHub, HubOptions, LinkOptions, SharedUplink, UdpOptions, UdpPort, Uplink,
@@ -65,8 +66,10 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
     let network = settings::network(config.network);
     let clock = Clock::start();
     settings::check_clock(clock.now().as_unix_seconds(), network)?;
-    let book = HeaderBook::new(network, config.trusted_start)
-        .map_err(|error| anyhow!("`trusted-start` makes no sense: {error}"))?;
+    let book = HeaderBook::new(network, config.trusted_start).map_err(|error| {
+        ConfigError::Senseless(format!("`trusted-start` makes no sense: {error}"))
+    })?;
+    warn_of_retarget(config, network);
     let mut datadir = Datadir::open(&settings.folder)?;
     let blocks = datadir.folder().join("blocks");
     let store = BlockStore::open(&blocks, config.store_bytes).with_context(|| {
@@ -90,7 +93,7 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
         book.submit(&header, clock.now()).ok();
     }
     limits::raise_descriptors(config.max_peers);
-    let sockets = bind(config, network)?;
+    let sockets = bind(config)?;
     let (peers, callers) = (runtime("peers")?, runtime("rpc")?);
     let parts = Parts {
         network,
@@ -120,6 +123,21 @@ fn runtime(name: &str) -> anyhow::Result<Runtime> {
         .context("can't start threads")
 }
 
+/// Says where the header chain will end if its start does not tell when the difficulty period began.
+fn warn_of_retarget(config: &Config, network: Network) {
+    let Some(start) = config.trusted_start else {
+        return;
+    };
+    if let Some(height) = network.first_retarget_after(start.height)
+        && start.epoch_start_time.is_none()
+    {
+        tracing::warn!(
+            height,
+            "the header chain can't go beyond the next retarget: `trusted-start` has no EPOCH_START_TIME; see `blocktorrent node --help`"
+        );
+    }
+}
+
 /// What has been opened before the sockets.
 struct Parts {
     network: Network,
@@ -138,7 +156,7 @@ async fn serve(
     sockets: Sockets,
 ) -> anyhow::Result<()> {
     let stop = Stop::default();
-    watch_signals(&stop)?;
+    let at_once = signals::watch(&stop)?;
     if config.test.stop_at_eof {
         watch_stdin(&stop)?;
     }
@@ -194,9 +212,21 @@ async fn serve(
     stop.stopped().await;
     tracing::info!("stopping");
     hub.stop();
-    let ended = threads.end(&hub).await;
-    let last = tokio::time::timeout(LAST_CALLS_TIME, async { tokio::join!(server, keeper) });
-    last.await.ok();
+    let last_calls = async { tokio::join!(server, keeper) };
+    tokio::select! {
+        ended = in_order(threads, &hub, last_calls) => ended,
+        Ok(()) = at_once => bail!("ended at once, by a second signal"),
+    }
+}
+
+/// Ends the engine and what hangs on it, then the calls that still run.
+async fn in_order<T>(
+    threads: Threads,
+    hub: &ControlHub,
+    last_calls: impl Future<Output = T>,
+) -> anyhow::Result<()> {
+    let ended = threads.end(hub).await;
+    tokio::time::timeout(LAST_CALLS_TIME, last_calls).await.ok();
     ended
 }
 
@@ -228,7 +258,7 @@ fn connect(
         .context("can't accept control connections")?;
     for peer in &config.connect {
         hub.keep_connected(&peer.with_port(network.control_port()))
-            .map_err(|error| anyhow!("`connect`: {error}"))?;
+            .map_err(|error| ConfigError::Senseless(format!("`connect`: {error}")))?;
     }
     Ok(())
 }
@@ -385,20 +415,27 @@ fn agent(config: &Config) -> String {
     }
 }
 
-fn bind(config: &Config, network: Network) -> anyhow::Result<Sockets> {
+fn bind(config: &Config) -> anyhow::Result<Sockets> {
     let uplink = uplink(&config.test)?;
-    let everywhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, network.control_port()));
-    let control_address = config.control_listen.unwrap_or(everywhere);
+    let defaults = settings::defaults(config.network);
+    let control_address = config.control_listen.unwrap_or(defaults.control);
     let control = BoundControl::bind(control_address)?;
-    let data = BoundUdp::bind(
-        config.data_listen.unwrap_or(control_address),
-        UdpOptions {
-            uplink: uplink.clone(),
-            ..UdpOptions::default()
-        },
-    )?;
-    let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, network.rpc_port()));
-    let rpc_address = config.rpc_listen.unwrap_or(loopback);
+    let options = UdpOptions {
+        uplink: uplink.clone(),
+        ..UdpOptions::default()
+    };
+    let data = match config.data_listen {
+        Some(address) => BoundUdp::bind(address, options)?,
+        None => {
+            let same = BoundUdp::bind(control.local_addr(), options.clone());
+            match control_address.port() {
+                // The number that the system picked for TCP may be taken for UDP.
+                0 => same.or_else(|_| BoundUdp::bind(control_address, options))?,
+                _ => same?,
+            }
+        }
+    };
+    let rpc_address = config.rpc_listen.unwrap_or(defaults.rpc);
     let rpc = StdListener::bind(rpc_address).map_err(|error| match error.kind() {
         std::io::ErrorKind::AddrInUse => anyhow!(
             "cannot listen on {rpc_address} (RPC): the port is in use; stop the program that has it or choose another with --rpc-listen"
@@ -451,37 +488,6 @@ async fn join<T: Send + 'static>(thread: JoinHandle<T>) -> anyhow::Result<T> {
             bail!("the thread `{name}` has panicked; this is a bug, please report it with the log")
         }
     }
-}
-
-/// The first SIGINT or SIGTERM stops the node in order, a second one at once.
-fn watch_signals(stop: &Stop) -> anyhow::Result<()> {
-    let stop = stop.clone();
-    #[cfg(unix)]
-    {
-        use tokio::signal::unix::{SignalKind, signal};
-        let mut interrupt = signal(SignalKind::interrupt()).context("can't watch signals")?;
-        let mut terminate = signal(SignalKind::terminate()).context("can't watch signals")?;
-        tokio::spawn(async move {
-            loop {
-                tokio::select! {
-                    _ = interrupt.recv() => {}
-                    _ = terminate.recv() => {}
-                }
-                if !stop.stop() {
-                    std::process::exit(1);
-                }
-            }
-        });
-    }
-    #[cfg(not(unix))]
-    tokio::spawn(async move {
-        while tokio::signal::ctrl_c().await.is_ok() {
-            if !stop.stop() {
-                std::process::exit(1);
-            }
-        }
-    });
-    Ok(())
 }
 
 /// Stops the node when stdin ends: whoever holds the other end has left, in whatever way.

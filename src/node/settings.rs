@@ -2,12 +2,14 @@
 
 use std::fs::File;
 use std::io::{self, Read};
+use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context as _, bail};
 
 use super::datadir::{CONFIG_FILE, default_root, network_folder};
 use crate::chain::Network;
+use crate::cli::Defaults;
 use crate::config::{Config, NetworkName, Options};
 
 /// A configuration file has some hundred bytes; a larger one is another file.
@@ -32,7 +34,7 @@ impl Settings {
         let file = read_file(&flags)?;
         let config = Config::resolve(flags.over(file))?;
         let root = match &config.datadir {
-            Some(root) => root.clone(),
+            Some(root) => with_home(root),
             None => default_root()?,
         };
         let folder = network_folder(&root, config.network);
@@ -43,8 +45,8 @@ impl Settings {
 /// The options of the file: the one that is named, or the usual one if it is there.
 fn read_file(flags: &Options) -> anyhow::Result<Options> {
     let (path, is_named) = match (&flags.config, &flags.datadir) {
-        (Some(path), _) => (path.clone(), true),
-        (None, Some(root)) => (root.join(CONFIG_FILE), false),
+        (Some(path), _) => (with_home(path), true),
+        (None, Some(root)) => (with_home(root).join(CONFIG_FILE), false),
         (None, None) => (default_root()?.join(CONFIG_FILE), false),
     };
     let text = match read_text(&path) {
@@ -83,6 +85,27 @@ pub fn network(name: NetworkName) -> Network {
         NetworkName::Testnet4 => Network::Testnet4,
         NetworkName::Signet => Network::Signet,
         NetworkName::Regtest => Network::Regtest,
+    }
+}
+
+/// What holds on a network where nothing is said.
+pub fn defaults(name: NetworkName) -> Defaults {
+    let network = network(name);
+    let everywhere = |port| SocketAddr::from((Ipv4Addr::UNSPECIFIED, port));
+    Defaults {
+        network: name,
+        control: everywhere(network.control_port()),
+        p2p: everywhere(network.p2p_port()),
+        rpc: SocketAddr::from((Ipv4Addr::LOCALHOST, network.rpc_port())),
+    }
+}
+
+/// `path` with `~` at its beginning replaced: a file has no shell to do it, and a shell leaves `--datadir=~/x`.
+fn with_home(path: &Path) -> PathBuf {
+    let home = || std::env::home_dir().filter(|home| !home.as_os_str().is_empty());
+    match path.strip_prefix("~") {
+        Ok(rest) => home().map_or_else(|| path.to_owned(), |home| home.join(rest)),
+        Err(_) => path.to_owned(),
     }
 }
 
@@ -135,6 +158,37 @@ mod tests {
             line.contains("can't read") && !line.contains('\n'),
             "{line}"
         );
+    }
+
+    #[test]
+    fn a_tilde_stands_for_the_home_directory() {
+        let home = std::env::home_dir().unwrap();
+        assert_eq!(with_home(Path::new("~/x")), home.join("x"));
+        for other in ["/a/~/b", "~user/x", "x"] {
+            assert_eq!(with_home(Path::new(other)), Path::new(other));
+        }
+    }
+
+    #[test]
+    fn help_names_the_default_ports() {
+        use clap::CommandFactory as _;
+        let mut command = crate::cli::CommandLine::command();
+        let node = command.find_subcommand_mut("node").unwrap();
+        let help = node.render_long_help().to_string();
+        for name in ["main", "test", "testnet4", "signet", "regtest"] {
+            let Defaults {
+                control, p2p, rpc, ..
+            } = defaults(name.parse().unwrap());
+            let row: Vec<String> = [control, p2p, rpc]
+                .iter()
+                .map(|address| address.port().to_string())
+                .collect();
+            let stands = |line: &str| {
+                let mut words = line.split_whitespace();
+                words.next() == Some(name) && words.eq(row.iter().map(String::as_str))
+            };
+            assert!(help.lines().any(stands), "{name} {row:?}");
+        }
     }
 
     #[test]

@@ -12,12 +12,13 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use bitcoin::consensus::Decodable as _;
 use bitcoin::hashes::{Hash as _, sha256d};
-use bitcoin::{Block, BlockHash};
+use bitcoin::{Block, BlockHash, VarInt};
 
 use super::files::{Readers, TEMPORARY, write_atomically};
 
@@ -30,6 +31,8 @@ pub const MAX_BLOCKS: usize = 1_008;
 const HEADER: usize = 80;
 /// Bytes of the largest block of any network; a larger file is none.
 const MAX_FILE_BYTES: u64 = 4_000_000;
+/// Bytes of the smallest transaction: version 4, counts 2, input 41, output 9, lock time 4.
+const LEAST_TRANSACTION: u64 = 60;
 /// Numbers have at most twelve digits: a block each second for 30,000 years.
 const MAX_NUMBER: u64 = 999_999_999_999;
 const ENDING: &str = ".block";
@@ -295,13 +298,19 @@ fn remove_file(path: &Path) {
     }
 }
 
-/// The length of the file, if it can be a block's and its first bytes are the header that its name says.
+/// The length of the file, if its first bytes are the header that its name says, and it can hold as many
+/// transactions as it counts. To see more one would have to read it all.
 fn checked_length(path: &Path, hash: &Hash) -> io::Result<u64> {
     let mut file = File::open(path)?;
     let mut header = [0; HEADER];
     file.read_exact(&mut header)?;
     let length = file.metadata()?.len();
-    if length > MAX_FILE_BYTES || sha256d::Hash::hash(&header).to_byte_array() != *hash {
+    let counted = VarInt::consensus_decode(&mut BufReader::new(file)).map_or(u64::MAX, |it| it.0);
+    let least = counted.saturating_mul(LEAST_TRANSACTION);
+    if length > MAX_FILE_BYTES
+        || length - HEADER as u64 <= least
+        || sha256d::Hash::hash(&header).to_byte_array() != *hash
+    {
         let what = "the file is not the block that its name says";
         return Err(io::Error::new(io::ErrorKind::InvalidData, what));
     }

@@ -309,6 +309,10 @@ pub struct PeerSnapshot {
     pub max_datagram: u16,
     /// How far the peer wants first flights to go.
     pub push_level: u8,
+    /// The role that the peer claims, if it named one.
+    pub role: Option<u8>,
+    /// What the peer wants spared, 0 (bandwidth) to 255 (latency), if it said so.
+    pub preference: Option<u8>,
     /// Whether we asked it for full first flights.
     pub eager: bool,
     /// Points of misbehaviour; at 100 the session is ended.

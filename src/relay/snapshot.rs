@@ -103,6 +103,8 @@ fn peer_snapshot(session: &Session, now: Time) -> PeerSnapshot {
         rate_bytes_per_s: session.pacer.rate_bytes_per_s(),
         max_datagram: session.max_datagram,
         push_level: session.push_level(),
+        role: session.params.role,
+        preference: session.params.preference,
         eager: session.eager,
         score: session.score,
     }

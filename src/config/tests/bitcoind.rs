@@ -76,7 +76,7 @@ fn tables_mean_what_the_flag_means() {
     assert!(refusal("[[bitcoind]]\nrpc = 1").contains("a string or a list of strings"));
     assert!(refusal("[[bitcoind]]\nrpc = ['a', 'b']").contains("`rpc` takes one value"));
     assert!(refusal("bitcoind = [1]").contains("a [[bitcoind]] table, or the text"));
-    assert!(refusal("bitcoind = 'auto'").contains("sequence"));
+    assert!(refusal("bitcoind = 'auto'").contains("give a list"));
     assert!(refusal("p2p-listen = 'on'").contains("`on` is no address to listen on"));
     let flags = Options {
         bitcoind: vec![spec("auto").unwrap()],

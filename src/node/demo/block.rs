@@ -5,6 +5,7 @@ use std::path::Path;
 
 use anyhow::{Context as _, bail};
 use bitcoin::consensus::{deserialize, serialize};
+use bitcoin::hashes::Hash as _;
 use bitcoin::{Block, Target};
 use hex::DisplayHex as _;
 
@@ -53,8 +54,11 @@ impl DemoBlock {
         if bytes.len() as u64 > MAX_FILE_BYTES {
             bail!("{shown} is larger than a block can be; give one with the bytes of one block");
         }
+        if let Some(form) = other_form(&bytes) {
+            bail!("{shown} is {form}; give a file with the raw bytes of one block");
+        }
         Self::parse(&bytes).with_context(|| {
-            format!("{shown} is no block; give a file with the bytes of one block")
+            format!("{shown} is no block; give a file with the raw bytes of one block")
         })
     }
 
@@ -69,6 +73,9 @@ impl DemoBlock {
         }
         if !(block.check_merkle_root() && block.check_witness_commitment()) {
             bail!("its transactions are not those that its header commits to");
+        }
+        if header.prev_blockhash.to_byte_array() == [0; 32] {
+            bail!("it is a genesis block, which nodes have from the start; give a later one");
         }
         let network = match Target::from_compact(header.bits) <= Network::Main.pow_limit() {
             true => NetworkName::Main,
@@ -89,6 +96,29 @@ impl DemoBlock {
             height,
             trusted_start: format!("{},{parent},{:08x}", height - 1, header.bits.to_consensus()),
         })
+    }
+}
+
+/// What a file is that people take for the bytes of a block.
+fn other_form(bytes: &[u8]) -> Option<&'static str> {
+    let magics = [
+        Network::Main,
+        Network::Testnet3,
+        Network::Testnet4,
+        Network::Signet,
+        Network::Regtest,
+    ];
+    let is_text = |byte: &u8| byte.is_ascii_hexdigit() || byte.is_ascii_whitespace();
+    if bytes.is_empty() {
+        Some("empty")
+    } else if bytes.iter().all(is_text) {
+        Some("a block in hex, not in bytes (`xxd -r -p FILE > BLOCK` makes them)")
+    } else if magics.iter().any(|it| bytes.starts_with(&it.magic())) {
+        Some(
+            "a file of bitcoind's block store (blk*.dat), which begins each block with 8 bytes of its own",
+        )
+    } else {
+        None
     }
 }
 
@@ -136,6 +166,15 @@ mod tests {
             std::fs::write(file.path(), bytes).unwrap();
             let line = format!("{:#}", DemoBlock::load(Some(file.path())).unwrap_err());
             assert!(!line.contains('\n') && line.contains("give"), "{line}");
+        }
+        for (bytes, says) in [
+            (&b""[..], "is empty; give a file with the raw bytes"),
+            (b"00112233\n", "is a block in hex"),
+            (b"\xf9\xbe\xb4\xd9\0\0", "block store (blk*.dat)"),
+        ] {
+            std::fs::write(file.path(), bytes).unwrap();
+            let line = format!("{:#}", DemoBlock::load(Some(file.path())).unwrap_err());
+            assert!(line.contains(says), "{line}");
         }
         let line = format!(
             "{:#}",

@@ -2,12 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use anyhow::bail;
 use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom as _, SliceRandom as _};
 use rand::{RngExt as _, SeedableRng as _};
 
 use crate::cli::{DemoOptions, Topology};
+use crate::config::ConfigError;
 use crate::wire::DATAGRAM_OVERHEAD;
 
 /// Payload of the largest datagram that nodes send, in bytes: what an Ethernet frame holds behind IPv4 and UDP.
@@ -34,14 +34,14 @@ impl Plan {
     /// # Errors
     ///
     /// One line: more liars than can be.
-    pub fn new(options: &DemoOptions) -> anyhow::Result<Self> {
+    pub fn new(options: &DemoOptions) -> Result<Self, ConfigError> {
         let nodes = usize::from(options.nodes);
         let count = usize::from(options.liars);
         if count + 2 > nodes {
-            bail!(
+            return Err(ConfigError::Senseless(format!(
                 "--liars {count} of --nodes {nodes} leaves no honest node to receive the block; give at most {} liars, or more nodes",
                 nodes - 2
-            );
+            )));
         }
         let mut plan = Self {
             nodes,
@@ -184,7 +184,7 @@ pub fn copies(plan: &Plan) -> usize {
 mod tests {
     use super::*;
 
-    fn plan(topology: Topology, nodes: u16, liars: u16, seed: u64) -> anyhow::Result<Plan> {
+    fn plan(topology: Topology, nodes: u16, liars: u16, seed: u64) -> Result<Plan, ConfigError> {
         Plan::new(&DemoOptions {
             nodes,
             topology,

@@ -11,7 +11,7 @@ use super::error::{Code, RpcError};
 use super::methods::{self, Kind};
 use super::request::Parameters;
 use crate::chain::HeaderRefusal;
-use crate::config::PeerAddress;
+use crate::config::{PeerAddress, Role};
 use crate::net::dial::KeepError;
 use crate::node::engine::{Command, Hash, PeerName};
 use crate::node::store::Put;
@@ -27,8 +27,14 @@ impl Context {
             .ok_or_else(|| RpcError::new(Code::MethodNotFound, "Method not found"))?;
         let arguments = Arguments::new(method, parameters)?;
         match method.kind {
+            Kind::GetBestBlockHash => {
+                let chain = self.engine.ask(Command::Chain).await?;
+                Ok(json!(hash_text(&chain.hash)))
+            }
             Kind::GetBlock => self.get_block(&arguments).await,
             Kind::GetBlockchainInfo => self.get_blockchain_info().await,
+            Kind::GetBlockCount => Ok(json!(self.engine.ask(Command::Chain).await?.height)),
+            Kind::GetBlockHash => self.get_block_hash(&arguments).await,
             Kind::GetBlockHeader => self.get_block_header(&arguments).await,
             Kind::GetJobInfo => self.get_job_info().await,
             Kind::GetMempoolInfo => self.get_mempool_info().await,
@@ -87,6 +93,17 @@ impl Context {
         }
     }
 
+    async fn get_block_hash(&self, arguments: &Arguments) -> Outcome {
+        let refuse = || RpcError::new(Code::InvalidParameter, "Block height out of range");
+        let height = arguments.number_or_bool(0)?.ok_or_else(refuse)?;
+        let height = u32::try_from(height).map_err(|_| refuse())?;
+        let hash = self
+            .engine
+            .ask(|reply| Command::HashAt { height, reply })
+            .await?;
+        Ok(json!(hash_text(&hash.ok_or_else(refuse)?)))
+    }
+
     async fn get_block_header(&self, arguments: &Arguments) -> Outcome {
         let hash = arguments.hash(0)?;
         let verbose = arguments.flag(1)?.unwrap_or(true);
@@ -121,8 +138,9 @@ impl Context {
             "bits": format!("{:08x}", chain.bits.to_consensus()),
             "target": target.to_be_bytes().to_lower_hex_string(),
             "difficulty": target.difficulty_float(),
-            "time": chain.time,
-            "mediantime": chain.median_time,
+            // A trusted start need not tell its time.
+            "time": (chain.time != 0).then_some(chain.time),
+            "mediantime": (chain.median_time != 0).then_some(chain.median_time),
             "chainwork": chain.work.to_be_bytes().to_lower_hex_string(),
             "startheight": chain.start_height,
             "blocks_kept": self.store.len(),
@@ -170,7 +188,16 @@ impl Context {
         let hash = match submitted {
             Ok(hash) => hash,
             Err(SubmitRefusal::Malformed(_)) => return Err(refuse()),
-            Err(SubmitRefusal::Header(refusal)) => return Ok(json!(header_word(refusal))),
+            Err(SubmitRefusal::Header(refusal)) => {
+                if refusal == relay::HeaderRefusal::UnknownParent {
+                    let tip = self.engine.ask(Command::Chain).await?.height;
+                    tracing::warn!(
+                        tip,
+                        "a submitted block's parent is not on the header chain; submit the headers between, or see --trusted-start"
+                    );
+                }
+                return Ok(json!(header_word(refusal)));
+            }
             Err(other) => return Ok(json!(other.to_string())),
         };
         let store = self.store.clone();
@@ -335,13 +362,17 @@ impl Context {
 }
 
 fn help(arguments: &Arguments) -> Outcome {
-    Ok(json!(match arguments.optional_text(0)? {
-        None => methods::overview(),
-        Some(name) => match methods::find(name) {
-            Some(method) => method.usage(),
-            None => format!("help: unknown command: {}", super::arguments::shorten(name)),
-        },
-    }))
+    let Some(name) = arguments.optional_text(0)? else {
+        return Ok(json!(methods::overview()));
+    };
+    match methods::find(name) {
+        Some(method) => Ok(json!(method.usage())),
+        None => {
+            let name = super::arguments::shorten(name);
+            let message = format!("help: unknown command: {name}");
+            Err(RpcError::new(Code::MethodNotFound, message))
+        }
+    }
 }
 
 /// The version as Bitcoin Core counts: 10,000 a major, 100 a minor.
@@ -392,9 +423,16 @@ fn peer_json(peer: &PeerSnapshot) -> Value {
         "rate_bytes_per_s": peer.rate_bytes_per_s,
         "max_datagram": peer.max_datagram,
         "push_level": peer.push_level,
+        "role": peer.role.map(role_name),
+        "preference": peer.preference,
         "eager": peer.eager,
         "score": peer.score,
     })
+}
+
+/// The name of a role that a peer claims, as `--role` takes it; a number that has none stays one.
+fn role_name(code: u8) -> Value {
+    Role::from_code(code).map_or_else(|| json!(code), |role| json!(role.as_str()))
 }
 
 fn job_json(job: &JobSnapshot, peers: &[PeerSnapshot]) -> Value {

@@ -35,6 +35,14 @@ const fn text(name: &'static str) -> Parameter {
     }
 }
 
+const fn json(name: &'static str) -> Parameter {
+    Parameter {
+        name,
+        required: true,
+        json: true,
+    }
+}
+
 const fn optional_text(name: &'static str) -> Parameter {
     Parameter {
         name,
@@ -68,12 +76,19 @@ macro_rules! methods {
 }
 
 methods! {
+    GetBestBlockHash "getbestblockhash" ()
+        "The hash of the tip of the header chain.";
     GetBlock "getblock" (text("blockhash"), optional_json("verbosity"))
         "A block that this node keeps.\n\
          verbosity 0: its bytes in hex; 1 (default): an object with the txids in \"tx\"; 2: with the transactions.";
     GetBlockchainInfo "getblockchaininfo" ()
         "The header chain. \"headers\" is its height, \"bestblockhash\" its tip; \"blocks\" is the height of the \
          newest block that is kept whole.\nWhat Bitcoin Core's fields say of validation is absent: a relay checks work, not scripts.";
+    GetBlockCount "getblockcount" ()
+        "The height of the tip of the header chain.\n\
+         Blocks below it need not be kept here: see \"blocks\" and \"blocks_kept\" in getblockchaininfo.";
+    GetBlockHash "getblockhash" (json("height"))
+        "The hash of the block at a height of the header chain.";
     GetBlockHeader "getblockheader" (text("blockhash"), optional_json("verbose"))
         "A header of the chain: an object, or its 80 bytes in hex if verbose is false.";
     GetJobInfo "getjobinfo" ()
@@ -94,8 +109,9 @@ methods! {
     DisconnectNode "disconnectnode" (optional_text("address"), optional_json("nodeid"))
         "Ends a session, named by its \"addr\" or its \"id\" in getpeerinfo. To name it by id, give \"\" as address.";
     GetNetworkInfo "getnetworkinfo" ()
-        "Name and version of this node, its addresses, how many sessions, what was sent and received, \
-         and what was refused, by reason.";
+        "This node: name, addresses, sessions, traffic.\n\
+         \"refused\" counts what was refused, by reason: ordinary ones are unknown-job (a message that crossed the \
+         end of its job), replay and connection-id (datagrams of an ended session).";
     GetPeerInfo "getpeerinfo" ()
         "The sessions: with Bitcoin Core's field names where the thing is the same.";
     Help "help" (optional_text("command"))
@@ -111,9 +127,12 @@ pub fn find(name: &str) -> Option<&'static Method> {
     METHODS.iter().find(|method| method.name == name)
 }
 
-/// Every method with its parameters, a line each.
+/// Every method with its parameters, and below each what it does.
 pub fn overview() -> String {
-    let lines: Vec<String> = METHODS.iter().map(Method::synopsis).collect();
+    let lines = METHODS
+        .iter()
+        .map(|method| format!("{}\n    {}", method.synopsis(), method.purpose()));
+    let lines: Vec<String> = lines.collect();
     lines.join("\n")
 }
 
@@ -131,6 +150,16 @@ impl Method {
             };
         }
         line
+    }
+
+    /// What it does, in a sentence.
+    pub fn purpose(&self) -> &'static str {
+        let end = |mark: &str| self.help.find(mark);
+        let first = [end(". "), end(".\n"), end(": ")];
+        match first.into_iter().flatten().min() {
+            Some(end) => self.help.get(..end).unwrap_or(self.help),
+            None => self.help.trim_end_matches('.'),
+        }
     }
 
     /// What to write, and what it does.
@@ -154,6 +183,8 @@ mod tests {
             );
             let required: Vec<bool> = method.parameters.iter().map(|it| it.required).collect();
             assert!(required.is_sorted_by(|left, right| left >= right));
+            let purpose = method.purpose();
+            assert!((8..=76).contains(&purpose.len()), "{purpose}");
         }
         assert_eq!(find("nonsense"), None);
         assert_eq!(

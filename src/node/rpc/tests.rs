@@ -158,6 +158,10 @@ async fn stand_in(mut commands: mpsc::Receiver<Command>) {
                 reply.send(book.submit(&header, now)).unwrap();
             }
             Command::Chain(reply) => reply.send(book.chain()).unwrap(),
+            Command::HashAt { height, reply } => {
+                let hash = book.hash_at(height).map(|hash| hash.to_byte_array());
+                reply.send(hash).unwrap();
+            }
             Command::Header { hash, reply } => reply.send(book.header(&hash)).unwrap(),
             Command::Block { reply, .. } => reply.send(None).unwrap(),
             Command::Peers(reply) => reply.send(Vec::new()).unwrap(),
@@ -547,13 +551,23 @@ async fn the_rest_answers_in_its_form() {
     assert_eq!(bench.result("addnode", remove).await, Value::Null);
     let help = bench.result("help", json!([])).await;
     let lines: Vec<&str> = help.as_str().unwrap().lines().collect();
-    assert_eq!(lines.len(), methods::METHODS.len());
+    assert_eq!(lines.len(), 2 * methods::METHODS.len());
     for method in methods::METHODS {
         let text = bench.result("help", json!([method.name])).await;
         assert!(text.as_str().unwrap().starts_with(method.name));
     }
-    let unknown = bench.result("help", json!(["x"])).await;
-    assert_eq!(unknown, "help: unknown command: x");
+    let (code, unknown) = bench.refusal("help", json!(["x"])).await;
+    assert_eq!(
+        (code, unknown.as_str()),
+        (-32_601, "help: unknown command: x")
+    );
+    let tip = bench.result("getbestblockhash", json!([])).await;
+    assert_eq!(bench.result("getblockcount", json!([])).await, 0);
+    assert_eq!(bench.result("getblockhash", json!([0])).await, tip);
+    for height in [json!(1), json!(-1), json!(1u64 << 40)] {
+        let (code, text) = bench.refusal("getblockhash", json!([height])).await;
+        assert_eq!((code, text.as_str()), (-8, "Block height out of range"));
+    }
 }
 
 #[tokio::test(flavor = "multi_thread")]
