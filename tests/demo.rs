@@ -107,7 +107,7 @@ fn senseless_flags_are_refused_in_one_line() {
         ("--loss 101", 2, "0 to 100"),
         ("--nonsense", 2, "--nonsense"),
         ("--block /nowhere", 1, "can't read the block /nowhere"),
-        (&empty, 1, "is no block"),
+        (&empty, 1, "is empty"),
         ("--nodes 4 --liars 4", 2, "at most 2 liars"),
     ] {
         let output = demo(line);
