@@ -8,7 +8,8 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bitcoin::BlockHash;
+use bitcoin::hashes::Hash as _;
+use bitcoin::{BlockHash, Txid};
 use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
 
@@ -17,6 +18,7 @@ use super::ledger::{Ledger, NodeNumber, Via};
 use super::link::{Link, NodeReport};
 use super::peers::{PeerNumber, Peers};
 use super::status::NodeStatus;
+use crate::chain::bitcoind::follow::FollowInput;
 use crate::chain::p2p::connection::Accepted;
 use crate::chain::p2p::{CloseReason, PeerEvent};
 use crate::chain::{Network, Tip};
@@ -241,11 +243,28 @@ impl Desk {
             self.at_hand.pop_front();
         }
         self.at_hand.push_back(whole.clone());
+        self.tell_followers(&whole);
         self.give_to_nodes(&whole, now);
         self.announce(&whole);
         let purposes = self.fetches.got(&hash);
         self.satisfy(hash, &whole.block.bytes, &purposes, now);
         self.tell_line(hash);
+    }
+
+    /// The nodes' mempools lose what the block has.
+    fn tell_followers(&mut self, whole: &WholeBlock) {
+        let transactions = &whole.block.transactions;
+        let ids = transactions
+            .iter()
+            .map(|it| Txid::from_byte_array(it.txid()));
+        let ids: Vec<Txid> = ids.collect();
+        for follower in self
+            .links
+            .iter_mut()
+            .filter_map(|link| link.follower.as_mut())
+        {
+            follower.tell(FollowInput::Block(whole.hash, ids.clone()));
+        }
     }
 
     fn on_tip(&mut self, tip: Tip) {

@@ -13,6 +13,7 @@ use super::fetches::Origin;
 use super::ledger::Via;
 use super::peers::{Kind, PeerNumber, Want};
 use crate::chain::HeaderRefusal;
+use crate::chain::bitcoind::follow::FollowInput;
 use crate::chain::p2p::{
     BlockForm, CompactBlock, MAX_HEADERS_PER_MESSAGE, PeerCommand, PeerEvent, PeerInfo,
 };
@@ -60,7 +61,7 @@ impl Desk {
                     }
                 }
             }
-            PeerEvent::Transaction(bytes) => self.transactions.take(bytes),
+            PeerEvent::Transaction(bytes) => self.on_transaction(kind, bytes),
             PeerEvent::BlocksNotFound(hashes) => {
                 for hash in hashes {
                     self.fetches.failed(&hash, Origin::Peer(number));
@@ -83,6 +84,20 @@ impl Desk {
             }
             PeerEvent::Report(_) => {}
             PeerEvent::Closed(reason) => self.on_closed(number, reason),
+        }
+    }
+
+    fn on_transaction(&mut self, kind: Kind, transaction: Bytes) {
+        let follower = match kind {
+            Kind::Node(node) => self
+                .links
+                .get_mut(node)
+                .and_then(|link| link.follower.as_mut()),
+            Kind::Relay | Kind::Inbound => None,
+        };
+        match follower {
+            Some(follower) => follower.tell(FollowInput::Transaction(transaction)),
+            None => self.transactions.take(transaction),
         }
     }
 

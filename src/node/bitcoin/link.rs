@@ -9,6 +9,7 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::feed::Feed;
+use super::follower::Follower;
 use super::ledger::{NodeNumber, Verdict};
 use super::status::{Counts, NodeStatus};
 use crate::chain::Network;
@@ -80,6 +81,8 @@ pub struct Link {
     pub counts: Counts,
     /// Name and version that it gives itself.
     pub subversion: Option<String>,
+    /// Keeps the cache in step with its mempool, if that can be listed.
+    pub follower: Option<Follower>,
     /// Whether its notifications come.
     pub zmq_is_up: bool,
     /// Blocks on the way to its `submitblock`, in order.
@@ -108,6 +111,7 @@ impl Link {
             feed: Feed::default(),
             counts: Counts::default(),
             subversion: None,
+            follower: None,
             zmq_is_up: false,
             rpc,
             rpc_is_up: false,

@@ -12,7 +12,7 @@
 //!   [`give`] (blocks to the nodes), [`serve`] (answers to peers), [`find`] (peers of the relay)
 //! - [`ledger`], [`fetches`], [`feed`], [`status`]: its state, without I/O
 //! - [`link`]: one node of the operator, and the tasks that listen to it; [`dial`], [`peers`]: P2P connections
-//! - [`open`]: what the configuration says; [`transactions`]: the mempools' way into the cache
+//! - [`open`]: what the configuration says; [`follower`] and [`transactions`]: the mempools' way into the cache
 //!
 //! What it is not: a judge. The header chain says what has work, the engine what is in a tree, the
 //! operator's node what is valid.
@@ -22,6 +22,7 @@ mod dial;
 mod feed;
 mod fetches;
 mod find;
+mod follower;
 mod give;
 mod hear;
 mod hold;
@@ -44,6 +45,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::chain::Network;
 use crate::chain::bitcoind::find::{Finding, find};
+use crate::chain::bitcoind::mempool::Feed;
 use crate::chain::bitcoind::{Rpc, Topic, Zmq};
 use crate::chain::p2p::connection::{Accepted, Listener as P2pListener};
 use crate::config::NodeSpec;
@@ -56,6 +58,7 @@ use crate::node::stop::Stop;
 use crate::node::store::BlockStore;
 use desk::{Desk, Inputs, MAX_DONE, MAX_EVENTS, Shared};
 use dial::Dialler;
+use follower::Follower;
 use link::{Link, Listener, MAX_SUBMISSIONS};
 use transactions::Sink;
 
@@ -137,7 +140,12 @@ pub fn start(parts: Parts, specs: &[NodeSpec]) -> BitcoinHandle {
             reports: reports.clone(),
             stop: shared.stop.clone(),
         };
-        follow(listener, spec, parts.seed.wrapping_add(node as u64))
+        attend(
+            listener,
+            spec,
+            &parts.engine,
+            parts.seed.wrapping_add(node as u64),
+        )
     });
     let mut desk = Desk {
         links: links.collect(),
@@ -183,7 +191,7 @@ async fn accept(listener: P2pListener, arrivals: mpsc::Sender<Accepted>, stop: S
 }
 
 /// Finds the ways to a node, says what was found and what is lacking, and listens on those that listen.
-fn follow(listener: Listener, spec: &NodeSpec, seed: u64) -> Link {
+fn attend(listener: Listener, spec: &NodeSpec, engine: &EngineHandle, seed: u64) -> Link {
     let found = find(spec, listener.network);
     let node = listener.node;
     for finding in &found.report {
@@ -212,7 +220,16 @@ fn follow(listener: Listener, spec: &NodeSpec, seed: u64) -> Link {
     if let Some(rpc) = rpc.clone() {
         tokio::spawn(listener.clone().submit(rpc, blocks));
     }
+    let feed = match (found.zmq.is_empty(), &found.p2p) {
+        (false, _) => Feed::Sequence { bodies: true },
+        (true, Some(_)) => Feed::Bodies,
+        (true, None) => Feed::None,
+    };
+    let follower = rpc
+        .clone()
+        .map(|rpc| Follower::start(rpc, feed, engine.clone(), listener.clock, seed));
     let mut link = Link::new(spec.to_string(), rpc, found.p2p, submissions, seed);
+    link.follower = follower;
     if link.p2p.is_some() {
         link.redial_at = Some(listener.clock.now());
     }

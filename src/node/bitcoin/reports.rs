@@ -13,6 +13,7 @@ use super::ledger::{NodeNumber, Via};
 use super::link::NodeReport;
 use super::status::NodeStatus;
 use crate::chain::bitcoind::answer::BlockchainInfo;
+use crate::chain::bitcoind::follow::FollowInput;
 use crate::chain::bitcoind::notice::{Notice, SequenceEvent};
 use crate::chain::bitcoind::zmq::ZmqEvent;
 use crate::chain::p2p::CloseReason;
@@ -101,6 +102,16 @@ impl Desk {
     }
 
     fn on_zmq(&mut self, node: NodeNumber, event: ZmqEvent) {
+        let follower = self
+            .links
+            .get_mut(node)
+            .and_then(|link| link.follower.as_mut());
+        let is_followed = follower.is_some();
+        if let Some(follower) = follower
+            && let Some(input) = FollowInput::of_zmq(event.clone())
+        {
+            follower.tell(input);
+        }
         match event {
             ZmqEvent::Connected { publisher } => {
                 tracing::info!(node, publisher, "connected to the Bitcoin node by ZMQ");
@@ -128,6 +139,9 @@ impl Desk {
             ZmqEvent::Notice(
                 Notice::HashBlock(hash) | Notice::Sequence(SequenceEvent::Connected(hash)),
             ) => self.on_node_tip(node, hash, None),
+            ZmqEvent::Notice(
+                Notice::RawTx(_) | Notice::Sequence(SequenceEvent::Removed { .. }),
+            ) if is_followed => {}
             ZmqEvent::Notice(Notice::RawTx(transaction)) => self.transactions.take(transaction),
             ZmqEvent::Notice(Notice::Sequence(SequenceEvent::Removed { txid, .. })) => {
                 self.transactions.demote(txid.to_byte_array());
