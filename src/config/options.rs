@@ -67,7 +67,7 @@ pub struct Options {
     /// rpc=HOST:PORT,cookie=FILE,user=NAME,password=SECRET,p2p=HOST:PORT,zmq=tcp://HOST:PORT,datadir=DIR.
     /// What is not said is looked for where bitcoind has it by default: its datadir, bitcoin.conf, cookie and ports.
     /// rpc=off, p2p=off and zmq=off leave that way unused; zmq may be repeated.
-    /// In the file the same keys may stand in a table that begins with [[bitcoind]].
+    /// In the file the same keys may stand in a table that begins with `[[bitcoind]]`.
     #[arg(long, value_name = "SPEC")]
     pub bitcoind: Vec<NodeSpec>,
 

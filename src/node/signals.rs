@@ -11,7 +11,7 @@ use super::stop::Stop;
 /// its group.
 const TOLD_TWICE: Duration = Duration::from_secs(1);
 
-/// The first SIGINT or SIGTERM stops the node in order. One that comes [`TOLD_TWICE`] later or more is told by what
+/// The first SIGINT or SIGTERM stops the node in order. One that comes `TOLD_TWICE` later or more is told by what
 /// is returned: the node ends at once. SIGHUP does nothing.
 ///
 /// # Errors

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! A gap in the numbers, or a feed that broke, leads to a new list, and the difference to what is known is fetched and
-//! demoted. At most one list and one batch are under way. Each id is in exactly one state, see [`Held`].
+//! demoted. At most one list and one batch are under way. Each id is in exactly one state, see `Held`.
 //!
 //! What this is not: a store of transactions. And nothing is demoted because a block took it: whoever has the block
 //! tells ([`Mempool::handle_block`]).

@@ -5,12 +5,12 @@
 //!                      Zmq ── ZmqEvent ──┴─▶ follow ─▶ mempool (what to fetch, add, demote)
 //! ```
 //!
-//! - [`find`]*: fills in what was not said from bitcoind's own defaults, and says what it found and lacks
+//! - [`mod@find`]*: fills in what was not said from bitcoind's own defaults, and says what it found and lacks
 //! - [`conf`]: `bitcoin.conf`, as far as it concerns us
 //! - [`rpc`]*: the JSON-RPC client; [`answer`]: what it takes for an answer
 //! - [`zmq`]*: the subscriber; [`zmtp`]: its bytes; [`notice`]: what the notifications say
 //! - [`preference`]: which node is asked, with failover and return; [`status`]: what is known of one node
-//! - [`mempool`]: keeps a list of the node's transactions in step; [`follow`]*: drives it
+//! - [`mempool`]: keeps a list of the node's transactions in step; [`mod@follow`]*: drives it
 //! - [`backoff`]: when to try again
 //!
 //! Files marked * do I/O; the others are told the time and draw no randomness but from a seed.

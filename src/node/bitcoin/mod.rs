@@ -7,12 +7,12 @@
 //!   strangers ◀─ P2P ─▶ connections             engine
 //! ```
 //!
-//! - [`desk`]: the one task that owns the state; what it does is split by subject:
-//!   [`hear`] (what peers say), [`reports`] (what nodes tell by RPC and ZMQ), [`hold`] (fetching what is missing),
-//!   [`give`] (blocks to the nodes), [`serve`] (answers to peers), [`find`] (peers of the relay)
-//! - [`ledger`], [`fetches`], [`feed`], [`status`]: its state, without I/O
-//! - [`link`]: one node of the operator, and the tasks that listen to it; [`dial`], [`peers`]: P2P connections
-//! - [`open`]: what the configuration says; [`follower`] and [`transactions`]: the mempools' way into the cache
+//! - `desk`: the one task that owns the state; what it does is split by subject:
+//!   `hear` (what peers say), `reports` (what nodes tell by RPC and ZMQ), `hold` (fetching what is missing),
+//!   `give` (blocks to the nodes), `serve` (answers to peers), `find` (peers of the relay)
+//! - `ledger`, `fetches`, `feed`, `status`: its state, without I/O
+//! - `link`: one node of the operator, and the tasks that listen to it; `dial`, `peers`: P2P connections
+//! - `open`: what the configuration says; `follower` and `transactions`: the mempools' way into the cache
 //!
 //! What it is not: a judge. The header chain says what has work, the engine what is in a tree, the
 //! operator's node what is valid.
