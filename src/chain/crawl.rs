@@ -216,6 +216,32 @@ impl Crawl {
         self.changed(now, self.config.save_interval);
     }
 
+    /// A dial has led to a relay with which there is a session already: by that it has shown itself, and the session
+    /// stays what it is. `version`: of the relay's protocol.
+    pub fn met_already(&mut self, now: Time, address: &Address, version: u16) {
+        if self.connections.dialling.remove(address) != Some(Purpose::Relay) {
+            return;
+        }
+        self.book.met(now, address, version, 0);
+        let advert = self.book.record(address).and_then(|record| record.advert);
+        let data_port = advert.map_or(0, |advert| advert.data_port);
+        self.tell_of(now, address, data_port);
+        self.changed(now, self.config.save_soon);
+    }
+
+    /// A dial was not made after all, for want of room on our side: nobody is to blame.
+    pub fn not_dialled(&mut self, now: Time, address: &Address) {
+        self.connections.dialling.remove(address);
+        self.changed(now, self.config.save_interval);
+    }
+
+    /// Our own address is known now, or is another: who is told of it at all is told at once.
+    pub fn own_address_changed(&mut self, now: Time) {
+        for (_, connection) in self.connections.all_mut() {
+            connection.announce_at = connection.announce_at.map(|_| now);
+        }
+    }
+
     /// A dial has led to ourselves.
     pub fn ourself(&mut self, now: Time, address: &Address) {
         self.connections.dialling.remove(address);

@@ -10,6 +10,11 @@ use super::{Action, ConnectionKey, Crawl, CrawlConfig, DropReason, MAX_SLOTS, Pu
 use crate::chain::addrbook::{Address, Pick, Record, Want};
 use crate::time::Time;
 
+/// Most connections at a time to those who were looked at.
+///
+/// Reason: an ordinary node answers `getaddr` after half a minute on average, and takes a place as long; sixteen let a
+/// look be taken every two seconds.
+const MAX_FEELERS: usize = 16;
 /// Most looks at claimed relays at a time.
 ///
 /// Reason: most claims of a flood lead nowhere, and each holds a socket until the dial times out.
@@ -38,6 +43,8 @@ pub(super) struct Timers {
     nobody_until: BTreeMap<Want, Time>,
     pub save_at: Option<Time>,
     next_dial: Time,
+    /// The last dial was for the slots of relays: the next is for ordinary peers, if one is wanted.
+    relays_dialled: bool,
     next_feeler: Time,
     next_node: Option<Time>,
     next_dns: Option<Time>,
@@ -55,6 +62,7 @@ impl Timers {
             nobody_until: BTreeMap::new(),
             save_at: None,
             next_dial: now,
+            relays_dialled: false,
             next_feeler: now + spread(config.feeler_interval, jitter),
             next_node: config.own_node.then_some(now),
             next_dns: config.dns_seeds.then_some(now),
@@ -105,10 +113,17 @@ impl Crawl {
         self.save(now);
         self.talk(now);
         self.seed(now);
-        self.dial_relay(now);
-        self.keep_gossip(now);
-        self.exchange_gossip(now);
+        // They share one allowance of dials, and nobody may take it from the others: the claims of a flood that
+        // are refused at once least of all.
         self.feel(now);
+        if self.timers.relays_dialled {
+            self.keep_gossip(now);
+            self.dial_relay(now);
+        } else {
+            self.dial_relay(now);
+            self.keep_gossip(now);
+        }
+        self.exchange_gossip(now);
         if !self.queue.is_empty() {
             self.timers.wake = Some(now);
         }
@@ -204,12 +219,16 @@ impl Crawl {
     /// Fills the slots of relays: whose control stream is known is dialled there, others are looked at first.
     fn dial_relay(&mut self, now: Time) {
         let dials = self.connections.count_dials(|one| *one == Purpose::Relay);
-        let looks = self.connections.count(Kind::Feeler)
+        let feelers = self.connections.count(Kind::Feeler);
+        // Whoever has shown that it has no flag is no look any more, though it may still tell addresses.
+        let undecided = self.connections.iter();
+        let undecided = undecided.filter(|one| one.kind == Kind::Feeler && one.unproven);
+        let looks = undecided.count()
             + self
                 .connections
                 .count_dials(|one| matches!(one, Purpose::Feeler { .. }));
         let taken = self.connections.count(Kind::Relay) + dials;
-        if taken >= self.relay_slots() || looks >= MAX_PROBES {
+        if taken >= self.relay_slots() || looks >= MAX_PROBES || feelers >= MAX_FEELERS {
             return;
         }
         let Some(record) = self.pick(now, Want::Flagged) else {
@@ -219,6 +238,7 @@ impl Crawl {
             Some(address) => self.dial(now, address, Purpose::Relay),
             None => self.dial_feeler(now, &record),
         }
+        self.timers.relays_dialled = true;
     }
 
     /// Fills the slots of ordinary peers, or empties those that are too many.
@@ -235,6 +255,7 @@ impl Crawl {
             && let Some(record) = self.pick(now, Want::Any)
         {
             self.dial(now, record.address, Purpose::Gossip);
+            self.timers.relays_dialled = false;
         }
     }
 
@@ -261,6 +282,10 @@ impl Crawl {
 
     /// Looks at somebody, now and then.
     fn feel(&mut self, now: Time) {
+        // Who looks for nobody need look at nobody.
+        if self.relay_slots() == 0 && self.config.gossip_slots == 0 {
+            return;
+        }
         let due = Some(self.timers.next_feeler);
         if !self.timers.is_due(now, due) || !self.may_dial(now) {
             return;

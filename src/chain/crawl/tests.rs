@@ -293,6 +293,58 @@ fn looks_at_claims_are_few_at_a_time() {
 }
 
 #[test]
+fn whoever_has_no_flag_after_all_holds_up_no_look_at_others() {
+    let mut one = crawl(Network::Main, quiet(Network::Main));
+    let nodes = (1..=50).map(|group| at(&format!("20.{group}.1.1:8333")));
+    let told: Vec<_> = nodes.map(|it| hearsay(it, PLAIN | FLAG, start())).collect();
+    one.heard(start(), Source::OurNode, told);
+    for second in 0..60 {
+        for action in drain(&mut one, later(second)) {
+            if let Action::Dial { address, .. } = action {
+                // An ordinary node: it stays until it has told addresses.
+                one.p2p_ready(later(second), second, &address, PLAIN, None);
+            }
+        }
+        let counts = one.counts();
+        assert!(counts.feelers <= 16, "{counts:?}");
+    }
+    assert_eq!(one.counts().feelers, 16);
+}
+
+#[test]
+fn claims_that_are_refused_at_once_keep_nobody_from_asking_ordinary_nodes() {
+    let mut one = crawl(Network::Main, quiet(Network::Main));
+    let claims = (0..200_u8).map(|it| at(&format!("{}.1.1.{it}:8333", 30 + it % 100)));
+    let told: Vec<_> = claims
+        .map(|it| hearsay(it, PLAIN | FLAG, start()))
+        .collect();
+    one.heard(start(), Source::OurNode, told);
+    let nodes = [at("20.1.1.1:8333"), at("21.1.1.1:8333")];
+    let told = nodes.map(|it| hearsay(it, PLAIN, start()));
+    one.heard(start(), Source::Operator, told);
+    let mut asked = Vec::new();
+    let mut looks = 0;
+    for second in 0..10 {
+        for action in drain(&mut one, later(second)) {
+            match action {
+                Action::Dial {
+                    address,
+                    purpose: Purpose::Gossip,
+                } => asked.push(address),
+                Action::Dial { address, .. } => {
+                    looks += 1;
+                    one.dial_failed(later(second), &address);
+                }
+                _ => {}
+            }
+        }
+    }
+    asked.sort();
+    assert_eq!(asked, nodes);
+    assert_eq!(looks, 8, "and the others are looked at meanwhile");
+}
+
+#[test]
 fn on_one_machine_all_is_quick() {
     let mut one = crawl(Network::Regtest, CrawlConfig::new(Network::Regtest));
     let node = at("127.0.0.1:18545");
