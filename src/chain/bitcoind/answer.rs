@@ -18,6 +18,8 @@ pub const MAX_MEMPOOL_IDS: usize = 1_000_000;
 /// Entries of any other list: tips, addresses, notifications. Reason: Core hands out at most 2,500 addresses for
 /// the asking, and has seen fewer than a hundred stale tips since it began.
 const MAX_LIST: usize = 4_096;
+/// Entries of `getnodeaddresses`. Reason: Bitcoin Core's tables have 81,920 places.
+const MAX_NODE_ADDRESSES: usize = 100_000;
 
 #[derive(Deserialize)]
 struct Envelope<'a, T> {
@@ -235,6 +237,15 @@ pub struct MempoolList {
     #[serde(rename = "mempool_sequence")]
     pub sequence: u64,
 }
+
+/// The answer of `getnodeaddresses`.
+#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[serde(transparent)]
+pub struct AddressList(
+    /// Its entries.
+    #[serde(deserialize_with = "bounded::<_, _, MAX_NODE_ADDRESSES>")]
+    pub Vec<NodeAddress>,
+);
 
 /// A short list.
 #[derive(Clone, Debug, Deserialize, PartialEq, Eq)]

@@ -1,5 +1,6 @@
 //! What a peer tells its owner.
 
+use std::net::IpAddr;
 use std::time::Duration;
 
 use bitcoin::BlockHash;
@@ -111,6 +112,8 @@ pub struct PeerInfo {
     pub wtxid_relay: bool,
     /// Seconds that its clock is ahead of ours.
     pub clock_offset_s: i64,
+    /// Our own IP address as the peer sees it, or says so.
+    pub sees_us_at: Option<IpAddr>,
 }
 
 /// What can be said of a connection at any time.

@@ -3,6 +3,8 @@
 //! Small ones go through the types of `bitcoin::p2p`; where counts must be checked before memory is taken, or
 //! bytes are to be cut out and not copied, they are read here.
 
+use std::net::{IpAddr, Ipv6Addr};
+
 use bitcoin::BlockHash;
 use bitcoin::block::Header;
 use bitcoin::consensus::{deserialize, serialize};
@@ -41,6 +43,8 @@ pub(super) struct Version {
     pub agent: String,
     pub start_height: u32,
     pub relay: bool,
+    /// Our address as it sees us; unchecked.
+    pub sees_us_at: Option<IpAddr>,
 }
 
 /// A message that was received.
@@ -167,7 +171,8 @@ fn read_version(mut reader: Reader<'_>) -> Result<Version, DecodeError> {
     let version = reader.u32()?;
     let services = reader.u64()?;
     let time = i64::from_le_bytes(reader.array()?);
-    reader.take(2 * ADDRESS_BYTES)?;
+    let receiver = reader.take(ADDRESS_BYTES)?;
+    reader.take(ADDRESS_BYTES)?;
     let nonce = reader.u64()?;
     let agent = reader.var_bytes(MAX_AGENT_BYTES)?;
     let printable = |&byte: &u8| match byte {
@@ -185,7 +190,15 @@ fn read_version(mut reader: Reader<'_>) -> Result<Version, DecodeError> {
         agent,
         start_height,
         relay,
+        sees_us_at: ip_of(receiver),
     })
+}
+
+/// The IP address in an address without a time: services (8 bytes), IPv6 (16), port (2).
+fn ip_of(address: &[u8]) -> Option<IpAddr> {
+    let ip: [u8; 16] = address.get(8..24)?.try_into().ok()?;
+    let ip = Ipv6Addr::from(ip);
+    (!ip.is_unspecified()).then(|| IpAddr::V6(ip).to_canonical())
 }
 
 fn read_get_headers(mut reader: Reader<'_>) -> Result<Message, DecodeError> {

@@ -12,8 +12,8 @@ use serde_json::json;
 use super::{Lane, Rpc, Terms};
 use crate::chain::Network;
 use crate::chain::bitcoind::answer::{
-    self, BlockReference, BlockchainInfo, ChainTip, HEADER_BYTES, HexBytes, List, MempoolList,
-    NetworkInfo, NodeAddress, SubmitAnswer, ZmqNotification, check_block,
+    self, AddressList, BlockReference, BlockchainInfo, ChainTip, HEADER_BYTES, HexBytes, List,
+    MempoolList, NetworkInfo, NodeAddress, SubmitAnswer, ZmqNotification, check_block,
 };
 use crate::chain::bitcoind::error::{MISC, NOT_FOUND, RpcError};
 
@@ -30,6 +30,11 @@ const MAX_BLOCK_ANSWER_BYTES: usize = 8_001_024;
 const MAX_BATCH_BYTES: usize = 16 << 20;
 /// Bytes of the mempool's list. Reason: as many ids as are taken, at 67 bytes each.
 const MAX_MEMPOOL_BYTES: usize = answer::MAX_MEMPOOL_IDS * 67 + 1_024;
+
+/// Bytes of the list of addresses. Reason: as many as Bitcoin Core's tables hold (81,920), at some 150 bytes each.
+const MAX_ADDRESS_BYTES: usize = 12 << 20;
+/// Addresses asked for if all are too many: what an answer of the ordinary size surely holds.
+const SOME_ADDRESSES: u32 = 5_000;
 
 /// Bitcoin Core answers these from memory, but its main lock may be taken by a block that it connects.
 const ORDINARY_TIME: Duration = Duration::from_secs(30);
@@ -55,6 +60,10 @@ const BATCH: Terms = Terms {
     lane: Lane::Bulk,
     most_bytes: MAX_BATCH_BYTES,
     ..PROMPT
+};
+const ADDRESSES: Terms = Terms {
+    most_bytes: MAX_ADDRESS_BYTES,
+    ..BATCH
 };
 const MEMPOOL: Terms = Terms {
     most_bytes: MAX_MEMPOOL_BYTES,
@@ -299,13 +308,19 @@ impl Rpc {
         Ok(list.0)
     }
 
-    /// `getnodeaddresses`: up to `count` addresses that the node knows, of all networks; 0 for all.
+    /// `getnodeaddresses`: all addresses that the node knows, of all networks; if they are too many for an answer,
+    /// some of them.
     ///
     /// # Errors
     ///
     /// See [`RpcError`].
-    pub async fn node_addresses(&self, count: u32) -> Result<Vec<NodeAddress>, RpcError> {
-        let list: List<_> = self.ask("getnodeaddresses", &json!([count])).await?;
+    pub async fn node_addresses(&self) -> Result<Vec<NodeAddress>, RpcError> {
+        let method = "getnodeaddresses";
+        let all = self.call(ADDRESSES, method, &json!([0])).await;
+        let list: AddressList = match all {
+            Err(RpcError::TooLarge(_)) => self.ask(method, &json!([SOME_ADDRESSES])).await?,
+            other => other?,
+        };
         Ok(list.0)
     }
 

@@ -164,6 +164,7 @@ impl Peer {
             relay_transactions: version.relay,
             wtxid_relay: self.greeting.wtxid_relay,
             clock_offset_s: self.greeting.clock_offset_s,
+            sees_us_at: version.sees_us_at,
         };
         let claims_flag = version.services & self.config.flag != 0;
         self.greeting.done_at = Some(self.now);
