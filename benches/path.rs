@@ -49,6 +49,8 @@ impl End {
             max_block_bytes: 64_000_000,
             max_transactions: 200_000,
             udp_port: port.local_addr().port(),
+            control_port: 0,
+            bitcoin_port: 0,
             push_level: 2,
             preference: 255,
             role: 0,

@@ -46,6 +46,8 @@ fn engine(seed: u8, now: Time) -> Engine {
         max_block_bytes: 4_000_000,
         max_transactions: 16_666,
         udp_port: 8_433,
+        control_port: 0,
+        bitcoin_port: 0,
         push_level: 3,
         preference: 255,
         role: 0,

@@ -77,6 +77,8 @@ impl Stage {
             max_block_bytes: 4_000_000,
             max_transactions: 16_666,
             udp_port: 1,
+            control_port: 0,
+            bitcoin_port: 0,
             push_level: script.byte() % 4,
             preference: 255,
             role: 0,

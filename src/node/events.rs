@@ -10,6 +10,7 @@
 //! | `session_down` | `session addr reason established`: whether its handshake had been done |
 //! | `path` | `session addr udp`: data goes over UDP from now on, or no longer |
 //! | `addresses` | `session addr count`: a peer told of other nodes |
+//! | `addresses_wanted` | `session addr`: a peer asks for other nodes |
 //! | `job` | `job height transactions chunks from` |
 //! | `chunk` | `job chunk chunks from session`: the session that sent it, or whose short ids named it |
 //! | `complete` | `job height bytes elapsed_us local` |
@@ -77,6 +78,11 @@ pub enum News {
         session: u64,
         addr: Option<SocketAddr>,
         count: usize,
+    },
+    /// A peer asks for other nodes.
+    AddressesWanted {
+        session: u64,
+        addr: Option<SocketAddr>,
     },
     /// A block is being received or served.
     Job {
@@ -146,7 +152,7 @@ impl News {
     ) -> Option<Self> {
         let of = |session: &SessionId| (session.as_number(), name(*session));
         Some(match event {
-            Event::SessionUp { session, agent } => {
+            Event::SessionUp { session, agent, .. } => {
                 let ((session, addr), agent) = (of(session), agent.clone());
                 Self::Session {
                     session,
@@ -177,6 +183,10 @@ impl News {
                     addr,
                     count,
                 }
+            }
+            Event::AddressesWanted { session } => {
+                let (session, addr) = of(session);
+                Self::AddressesWanted { session, addr }
             }
             Event::Refused {
                 session,
@@ -252,6 +262,7 @@ impl News {
             | Event::SessionDown { .. }
             | Event::PathChanged { .. }
             | Event::Addresses { .. }
+            | Event::AddressesWanted { .. }
             | Event::Refused { .. } => return None,
         })
     }
@@ -348,6 +359,9 @@ impl News {
                 addr,
                 count,
             } => tracing::debug!(session, peer = shown(addr), count, "told of other nodes"),
+            Self::AddressesWanted { session, addr } => {
+                tracing::debug!(session, peer = shown(addr), "asks for other nodes");
+            }
             Self::Refused {
                 session,
                 addr,

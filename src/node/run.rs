@@ -379,6 +379,8 @@ fn engine_config(config: &Config, network: Network, udp_port: u16, agent: &str) 
         max_transactions: u32::try_from(network.max_transactions())
             .expect("a block has fewer than 2^32 transactions"),
         udp_port,
+        control_port: 0,
+        bitcoin_port: 0,
         push_level: config.push_level,
         preference: config.preference,
         role: config.role.code(),

@@ -60,6 +60,10 @@ pub struct EngineConfig {
     pub max_transactions: u32,
     /// UDP port that peers are told in BTVERSION.
     pub udp_port: u16,
+    /// TCP port of our control connections that peers are told (SET_PARAMS key 9); 0: they are told none.
+    pub control_port: u16,
+    /// TCP port where we speak Bitcoin's P2P protocol (SET_PARAMS key 10); 0: they are told none.
+    pub bitcoin_port: u16,
     /// How far first flights to us shall go, 0 to 3 (SET_PARAMS key 6).
     pub push_level: u8,
     /// 0 for bandwidth to 255 for latency (SET_PARAMS key 3).
@@ -123,6 +127,20 @@ pub trait HeaderJudge {
     fn tip(&self) -> Hash;
 }
 
+/// Where a peer can be reached beside the control connection, as it says itself in its handshake; all at the IP
+/// address of that connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Doors {
+    /// The version of this protocol that was agreed on.
+    pub version: u16,
+    /// UDP port of its datagrams; 0: none.
+    pub data_port: u16,
+    /// TCP port where it takes control connections (SET_PARAMS key 9); 0: none, or it did not say.
+    pub control_port: u16,
+    /// TCP port where it speaks Bitcoin's P2P protocol (SET_PARAMS key 10); 0: none, or it did not say.
+    pub bitcoin_port: u16,
+}
+
 /// A datagram to send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Transmit {
@@ -163,6 +181,8 @@ pub enum Event {
         session: SessionId,
         /// Name and version that the peer gave.
         agent: String,
+        /// Where it can be reached, as it says.
+        doors: Doors,
     },
     /// The session has ended; the router closes its TCP connection once its last bytes are out.
     SessionDown {
@@ -184,8 +204,14 @@ pub enum Event {
     Addresses {
         /// Who told.
         session: SessionId,
-        /// At most 100.
+        /// At most 100, within the rate that is allowed.
         addresses: Vec<PeerAddress>,
+    },
+    /// A peer asks for other nodes (BTGETADDR); comes once for a session (DSC-2). May be answered by
+    /// `Engine::send_addresses`.
+    AddressesWanted {
+        /// Who asks.
+        session: SessionId,
     },
     /// A block is being received or served.
     JobOpened {

@@ -4,7 +4,7 @@
 use rand::RngExt;
 
 use super::Engine;
-use super::event::{Event, Initiator};
+use super::event::{Doors, Event, Initiator};
 use super::probe::Probes;
 use super::session::{
     Answer, HANDSHAKE_TIMEOUT, KEEPALIVE, MAX_PROBES, PATH_RETRY, Phase, Route, Session,
@@ -48,6 +48,7 @@ impl Engine {
     /// What we say of ourselves to this peer.
     fn parameters_for(&self, slot: u32) -> Parameters {
         let kbit = |rate: u64| u32::try_from(rate / 125).unwrap_or(u32::MAX);
+        let told = |port: u16| (port != 0).then_some(port);
         let eager = self.session(slot).is_some_and(|session| session.eager);
         let push_level = match eager {
             true => self.config.push_level,
@@ -62,6 +63,8 @@ impl Engine {
             push_level: Some(push_level),
             max_jobs: Some(super::jobs::MAX_JOBS_PER_PEER as u16),
             push_budget_datagrams: Some(super::jobs::PUSH_BUDGET_DATAGRAMS),
+            control_port: told(self.config.control_port),
+            bitcoin_port: told(self.config.bitcoin_port),
         }
     }
 
@@ -195,6 +198,12 @@ impl Engine {
         let event = Event::SessionUp {
             session: session.id,
             agent: session.agent.clone(),
+            doors: Doors {
+                version: session.version,
+                data_port: session.path.address.port(),
+                control_port: session.params.control_port.unwrap_or(0),
+                bitcoin_port: session.params.bitcoin_port.unwrap_or(0),
+            },
         };
         self.events.push_back(event);
         self.wake(slot);

@@ -7,7 +7,7 @@ use std::ops::Range;
 use bytes::Bytes;
 
 use super::Engine;
-use super::event::{Event, Source};
+use super::event::Source;
 use super::job::{ClaimedId, Job};
 use super::jobs::JobEntry;
 use super::loss::Outcome;
@@ -89,16 +89,8 @@ impl Engine {
             Message::Version(_) | Message::VersionAck(_) => {
                 self.refuse_order(slot, "second handshake");
             }
-            Message::GetAddr => self.send_addresses(slot),
-            // Addresses are gathered by discovery, which listens to events.
-            Message::Addr(list) => {
-                let addresses = list.iter().collect();
-                if let Some(session) = self.session(slot) {
-                    let session = session.id;
-                    self.events
-                        .push_back(Event::Addresses { session, addresses });
-                }
-            }
+            Message::GetAddr => self.want_addresses(slot),
+            Message::Addr(list) => self.take_addresses(slot, list),
             Message::Disconnect(end) => self.take_disconnect(slot, end.reason),
             Message::SetParams(list) => self.take_parameters(slot, list),
             Message::TestMtu(test) => self.take_size_probe(slot, test),

@@ -22,7 +22,9 @@
 //! - `inbound`, `outbound`: messages to state, state to messages
 //! - `jobs`: a job's life, and what becomes of its news
 //! - `commands`, `compact`: what the node itself and the Bitcoin node beside it hand in
+//! - `addresses`: what peers tell of other nodes
 
+mod addresses;
 mod assemble;
 mod commands;
 mod compact;

@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 
+use super::addresses::AddressTalk;
 use super::event::{Initiator, SessionId};
 use super::jobs::refused::KeptOffers;
 use super::loss::{ReceiveLog, SendLog};
@@ -249,8 +250,8 @@ pub(crate) struct Session {
     pub answers: VecDeque<Answer>,
     /// Control frames to send.
     pub control: BytesMut,
-    /// BTGETADDR was answered; once is enough (DSC-2).
-    pub told_addresses: bool,
+    /// Addresses asked for, told and still allowed.
+    pub addresses: AddressTalk,
     /// It stands in the queue of sessions that may have a datagram to send.
     pub transmit_named: bool,
     /// It was named by `poll_control_ready`, and `poll_control` has not yet come to an end since.
@@ -315,7 +316,7 @@ impl Session {
             offers: KeptOffers::default(),
             answers: VecDeque::new(),
             control: BytesMut::new(),
-            told_addresses: false,
+            addresses: AddressTalk::new(start.now),
             transmit_named: false,
             control_named: false,
             score: 0,

@@ -8,7 +8,6 @@ use super::jobs::JobEntry;
 use super::session::{Phase, Session};
 use crate::merkle::Hash;
 use crate::time::Time;
-use crate::wire::{AddressList, MAX_ADDRESSES, Message, NetworkAddress, PeerAddress};
 
 impl Engine {
     /// The sessions, in order of their slots.
@@ -51,34 +50,6 @@ impl Engine {
     pub fn block(&self, hash: &Hash) -> Option<Bytes> {
         let id = self.jobs_by_hash.get(hash)?;
         self.jobs.get(id)?.job.block.clone()
-    }
-
-    /// Answers BTGETADDR with the nodes that we ourselves reached.
-    pub(super) fn send_addresses(&mut self, slot: u32) {
-        let seen = self.now.as_unix_seconds() as u32;
-        let known: Vec<PeerAddress> = self
-            .sessions
-            .iter()
-            .flatten()
-            .filter(|session| session.is_established() && session.id.slot != slot)
-            .filter(|session| session.initiator == super::Initiator::Outbound)
-            .take(MAX_ADDRESSES as usize)
-            .map(|session| PeerAddress {
-                address: NetworkAddress::from(session.remote.ip()),
-                tcp_port: session.remote.port(),
-                udp_port: session.path.address.port(),
-                services: 0,
-                last_seen: seen,
-            })
-            .collect();
-        let Some(session) = self.session_mut(slot) else {
-            return;
-        };
-        if std::mem::replace(&mut session.told_addresses, true) {
-            return;
-        }
-        let sent = session.push_control(&Message::Addr(AddressList::new(&known)));
-        self.control_sent(slot, sent);
     }
 }
 

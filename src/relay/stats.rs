@@ -99,6 +99,8 @@ refusals! {
     Withheld = "withheld", 0;
     /// A transaction for the cache that does not parse.
     Mempool = "mempool", 0;
+    /// BTADDRs above the rate that a peer is allowed; what is beyond is passed over.
+    AddressRate = "address-rate", 0;
 }
 
 /// Counts of refusals by reason.

@@ -34,6 +34,8 @@ impl Default for NodeOptions {
                 max_block_bytes: 4_000_000,
                 max_transactions: 16_666,
                 udp_port: DATA_PORT,
+                control_port: 0,
+                bitcoin_port: 0,
                 push_level: 3,
                 preference: 255,
                 role: 0,

@@ -14,6 +14,8 @@
 //! | 6 | push level it wants | 0 to 3 |
 //! | 7 | jobs it holds open for this peer | 0 to 65,535 |
 //! | 8 | push budget: datagrams it takes unasked, per job | 0 to 65,535 |
+//! | 9 | TCP port where it takes control connections; 0: none | 0 to 65,535 |
+//! | 10 | TCP port where it speaks Bitcoin's P2P protocol; 0: none | 0 to 65,535 |
 //!
 //! Keys that are not known are passed over, whatever their value.
 
@@ -170,6 +172,10 @@ pub struct Parameters {
     pub max_jobs: Option<u16>,
     /// Key 8: how many datagrams it takes unasked, per job.
     pub push_budget_datagrams: Option<u16>,
+    /// Key 9: TCP port where it takes control connections; 0: it takes none.
+    pub control_port: Option<u16>,
+    /// Key 10: TCP port where it speaks Bitcoin's P2P protocol; 0: it does not.
+    pub bitcoin_port: Option<u16>,
 }
 
 impl Parameters {
@@ -189,7 +195,7 @@ impl Parameters {
     }
 
     /// The pairs, for [`ParameterList::new`].
-    pub fn pairs(&self) -> ArrayVec<Parameter, 8> {
+    pub fn pairs(&self) -> ArrayVec<Parameter, 10> {
         let values = [
             self.max_down_kbit_s.map(u64::from),
             self.max_up_kbit_s.map(u64::from),
@@ -199,6 +205,8 @@ impl Parameters {
             self.push_level.map(u64::from),
             self.max_jobs.map(u64::from),
             self.push_budget_datagrams.map(u64::from),
+            self.control_port.map(u64::from),
+            self.bitcoin_port.map(u64::from),
         ];
         (1..)
             .zip(values)
@@ -217,6 +225,8 @@ impl Parameters {
             6 => self.push_level = Some(within(value, 0, 3)? as u8),
             7 => self.max_jobs = Some(narrow(value)?),
             8 => self.push_budget_datagrams = Some(narrow(value)?),
+            9 => self.control_port = Some(narrow(value)?),
+            10 => self.bitcoin_port = Some(narrow(value)?),
             _ => {}
         }
         Ok(())

@@ -92,11 +92,13 @@ fn control_message(kind: MessageType, dice: &mut Dice, see: See<'_>) {
         push_level: dice.coin().then(|| dice.below(4) as u8),
         max_jobs: dice.coin().then(|| dice.next() as u16),
         push_budget_datagrams: dice.coin().then(|| dice.next() as u16),
+        control_port: dice.coin().then(|| dice.next() as u16),
+        bitcoin_port: dice.coin().then(|| dice.next() as u16),
     };
     let mut pairs = parameters.pairs().to_vec();
     if dice.coin() {
         pairs.push(Parameter {
-            key: 9 + dice.below(200) as u8,
+            key: 11 + dice.below(200) as u8,
             value: dice.next(),
         });
     }

@@ -496,6 +496,9 @@ impl Rig {
                 Event::Refused { session, .. } => {
                     assert!(!self.ended.contains(session), "scored after its end");
                 }
+                Event::AddressesWanted { session } => {
+                    self.victim.send_addresses(now, *session, &[]);
+                }
                 _ => {}
             }
             self.events.push(event);

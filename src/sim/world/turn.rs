@@ -330,5 +330,6 @@ const fn event_number(event: &Event) -> u64 {
         Event::JobClosed { .. } => 6,
         Event::Refused { .. } => 7,
         Event::Addresses { .. } => 8,
+        Event::AddressesWanted { .. } => 9,
     }
 }
