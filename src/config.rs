@@ -9,14 +9,17 @@
 
 mod bitcoind;
 mod error;
+mod find;
 mod options;
 mod values;
 
 pub use bitcoind::{Login, NodeSpec, Way, ZmqAddress};
 pub use error::ConfigError;
+pub use find::FindOptions;
 pub use options::{Options, TestOptions};
 pub use values::{
-    ListenAddress, ListenOrOff, LogFormat, NetworkName, PeerAddress, Role, TrustedStart, ValueError,
+    ExternalAddress, ListenAddress, ListenOrOff, LogFormat, NetworkName, OnOff, PeerAddress, Role,
+    TrustedStart, ValueError,
 };
 
 use std::net::SocketAddr;
@@ -72,6 +75,8 @@ pub struct Config {
     pub connect: Vec<PeerAddress>,
     /// The operator's Bitcoin nodes, the preferred one first, each once.
     pub bitcoind: Vec<NodeSpec>,
+    /// How peers are found.
+    pub find: FindOptions,
     /// The bit of nServices by which nodes of this protocol find each other on Bitcoin's network, 24 to 31.
     pub service_bit: u8,
     /// User and password for RPC beside the cookie.
@@ -120,6 +125,8 @@ impl Config {
             return Err(ConfigError::RpcNotLoopback(address));
         }
         check_test_options(&options.test)?;
+        let max_peers = in_range("max-peers", options.max_peers, 64, 1, MAX_MAX_PEERS)?;
+        let find = FindOptions::resolve(&options, max_peers)?;
         let max_mempool_mb = in_range(
             "max-mempool-mb",
             options.max_mempool_mb,
@@ -143,6 +150,7 @@ impl Config {
             p2p_listen: options.p2p_listen,
             connect: distinct("connect", options.connect, MAX_CONNECT)?,
             bitcoind: distinct("bitcoind", options.bitcoind, MAX_BITCOIND)?,
+            find,
             service_bit: in_range(
                 "service-bit",
                 options.service_bit,
@@ -154,7 +162,7 @@ impl Config {
             trusted_start: options.trusted_start,
             max_mempool_bytes: u64::from(max_mempool_mb) * BYTES_PER_MB,
             store_bytes: u64::from(store_mb) * BYTES_PER_MB,
-            max_peers: in_range("max-peers", options.max_peers, 64, 1, MAX_MAX_PEERS)?,
+            max_peers,
             reserved_outbound: in_range(
                 "reserved-outbound",
                 options.reserved_outbound,

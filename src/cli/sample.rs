@@ -90,6 +90,17 @@ fn sample(key: &str, defaults: &Defaults) -> Sample {
             let example = "[\"relay.example\", \"203.0.113.5:9000\", \"[2001:db8::1]:9000\"]";
             return Sample::DefaultAnd("[]".to_owned(), example);
         }
+        "find-peers" | "dns-seed" | "fixed-seeds" => match (key, defaults.network) {
+            ("find-peers", _) => quoted(&"on"),
+            (_, NetworkName::Regtest) => quoted(&"off"),
+            _ => quoted(&"on"),
+        },
+        "private-addresses" if defaults.network == NetworkName::Regtest => quoted(&"on"),
+        "private-addresses" => quoted(&"off"),
+        "seed-node" => return Sample::DefaultAnd("[]".to_owned(), "[\"node.example\"]"),
+        "external-ip" => return Sample::DefaultAnd("[]".to_owned(), "[\"203.0.113.5\"]"),
+        "outbound-relays" => return number("8"),
+        "outbound-nodes" => return number("2"),
         "bitcoind" => return Sample::DefaultAnd("[]".to_owned(), "[\"auto\"]"),
         "service-bit" => return number("30"),
         "max-mempool-mb" => return number("300"),

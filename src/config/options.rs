@@ -9,7 +9,8 @@ use toml::de::DeTable;
 use super::bitcoind::NodeSpec;
 use super::error::ConfigError;
 use super::values::{
-    ListenAddress, ListenOrOff, LogFormat, NetworkName, PeerAddress, Role, TrustedStart,
+    ExternalAddress, ListenAddress, ListenOrOff, LogFormat, NetworkName, OnOff, PeerAddress, Role,
+    TrustedStart,
 };
 
 /// What an operator said: each option at most once, lists as often as they like.
@@ -58,8 +59,51 @@ pub struct Options {
     pub rpc_listen: Option<ListenAddress>,
 
     /// Keep a connection to this peer; may be given many times
+    ///
+    /// Unlike Bitcoin Core's option of this name it does not keep the node from looking for others: see find-peers.
     #[arg(long, value_name = "HOST[:PORT]")]
     pub connect: Vec<PeerAddress>,
+
+    /// Look for other nodes of this protocol, and tell them of this one: on or off [default: on]
+    ///
+    /// They are found among the ordinary nodes of Bitcoin's network by a bit of nServices, and through each other.
+    /// With off there are only the peers of connect and addnode, and whoever connects to this node.
+    #[arg(long, value_name = "on|off")]
+    pub find_peers: Option<OnOff>,
+
+    /// Ask the DNS seeds of Bitcoin's network when no addresses are at hand: on or off [default: on; regtest: off]
+    #[arg(long, value_name = "on|off")]
+    pub dns_seed: Option<OnOff>,
+
+    /// Use the addresses that come with the program when nothing else helps: on or off [default: on; regtest: off]
+    #[arg(long, value_name = "on|off")]
+    pub fixed_seeds: Option<OnOff>,
+
+    /// Ask this node of Bitcoin's network for addresses at the start; may be given many times
+    ///
+    /// The port, if none is given, is Bitcoin Core's on that network.
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub seed_node: Vec<PeerAddress>,
+
+    /// Tell others that this node is to be found at this IP address; may be given many times
+    ///
+    /// The ports told are those listened on. If none is given, what two peers of different networks see is told.
+    #[arg(long, value_name = "IP")]
+    pub external_ip: Vec<ExternalAddress>,
+
+    /// Hold so many sessions with nodes of this protocol that this node found itself [default: 8]
+    ///
+    /// Those of connect and addnode do not count; at most half of max-peers are found.
+    #[arg(long, value_name = "COUNT")]
+    pub outbound_relays: Option<u8>,
+
+    /// Listen to so many ordinary nodes for addresses, of which one stays when enough was found [default: 2]
+    #[arg(long, value_name = "COUNT")]
+    pub outbound_nodes: Option<u8>,
+
+    /// Dial private and loopback addresses that others tell of: on or off [default: off; regtest: on]
+    #[arg(long, value_name = "on|off")]
+    pub private_addresses: Option<OnOff>,
 
     /// A Bitcoin node of your own, the preferred one first; may be given many times
     ///
@@ -225,6 +269,8 @@ impl Options {
     pub fn over(mut self, below: Self) -> Self {
         self.connect.extend(below.connect);
         self.bitcoind.extend(below.bitcoind);
+        self.seed_node.extend(below.seed_node);
+        self.external_ip.extend(below.external_ip);
         Self {
             config: self.config.or(below.config),
             datadir: self.datadir.or(below.datadir),
@@ -235,6 +281,14 @@ impl Options {
             p2p_listen: self.p2p_listen.or(below.p2p_listen),
             connect: self.connect,
             bitcoind: self.bitcoind,
+            find_peers: self.find_peers.or(below.find_peers),
+            dns_seed: self.dns_seed.or(below.dns_seed),
+            fixed_seeds: self.fixed_seeds.or(below.fixed_seeds),
+            seed_node: self.seed_node,
+            external_ip: self.external_ip,
+            outbound_relays: self.outbound_relays.or(below.outbound_relays),
+            outbound_nodes: self.outbound_nodes.or(below.outbound_nodes),
+            private_addresses: self.private_addresses.or(below.private_addresses),
             service_bit: self.service_bit.or(below.service_bit),
             rpc_user: self.rpc_user.or(below.rpc_user),
             rpc_password: self.rpc_password.or(below.rpc_password),

@@ -33,6 +33,39 @@ fn nothing_said_gives_the_defaults() {
     assert!(config.connect.is_empty() && config.rpc_login.is_none());
     assert!(config.bitcoind.is_empty() && config.p2p_listen.is_none());
     assert_eq!(config.service_bit, 30);
+    let find = config.find;
+    assert!(find.is_on && find.dns_seed && find.fixed_seeds && !find.private_addresses);
+    assert_eq!((find.outbound_relays, find.outbound_nodes), (8, 2));
+    assert!(find.seed_nodes.is_empty() && find.external_ips.is_empty());
+}
+
+#[test]
+fn how_peers_are_found_is_said_by_switches_and_lists() {
+    let text = r#"
+        find-peers = true
+        dns-seed = "off"
+        fixed-seeds = false
+        private-addresses = "on"
+        seed-node = ["seed.example", "203.0.113.5:9000"]
+        external-ip = ["203.0.113.6", "[2001:db8::1]", "::ffff:203.0.113.6"]
+        outbound-relays = 60
+        outbound-nodes = 0
+        max-peers = 30
+    "#;
+    let find = Config::resolve(from_file(text).unwrap()).unwrap().find;
+    assert!(find.is_on && !find.dns_seed && !find.fixed_seeds && find.private_addresses);
+    assert_eq!(find.seed_nodes.len(), 2);
+    let ips: Vec<String> = find.external_ips.iter().map(ToString::to_string).collect();
+    assert_eq!(ips, ["203.0.113.6", "2001:db8::1"]);
+    assert_eq!((find.outbound_relays, find.outbound_nodes), (15, 0));
+    let regtest = from_file("network = \"regtest\"").unwrap();
+    let find = Config::resolve(regtest).unwrap().find;
+    assert!(find.is_on && !find.dns_seed && !find.fixed_seeds && find.private_addresses);
+    assert!(refusal("find-peers = \"perhaps\"").contains("is neither on nor off"));
+    assert!(refusal("find-peers = 7").contains("give \"on\" or \"off\""));
+    assert!(refusal("external-ip = [\"0.0.0.0\"]").contains("use an IP address"));
+    assert!(refusal("external-ip = [\"1.2.3.4:5\"]").contains("without a port"));
+    assert!(refusal("outbound-nodes = 65").contains("outbound-nodes"));
 }
 
 #[test]
@@ -44,6 +77,14 @@ fn a_file_may_say_everything() {
         data-listen = "0.0.0.0:1001"
         rpc-listen = "127.0.0.1:1002"
         p2p-listen = "off"
+        find-peers = "on"
+        dns-seed = "off"
+        fixed-seeds = "off"
+        seed-node = ["seed.example"]
+        external-ip = ["203.0.113.6"]
+        outbound-relays = 3
+        outbound-nodes = 1
+        private-addresses = "off"
         bitcoind = ["rpc=b.example,user=u,password=p", "auto"]
         service-bit = 24
         connect = ["203.0.113.5:9000", "relay.example", "[2001:db8::1]:9000", "2001:db8::2"]

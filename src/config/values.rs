@@ -35,6 +35,7 @@ deserialize_from_text!(
     ListenAddress,
     ListenOrOff,
     PeerAddress,
+    ExternalAddress,
     TrustedStart,
     Role,
     LogFormat
@@ -139,6 +140,63 @@ impl FromStr for ListenOrOff {
                 text.escape_default()
             ))
         })
+    }
+}
+
+/// A switch: `on` or `off`; in the file `true` and `false` as well.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OnOff(pub bool);
+
+impl FromStr for OnOff {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        match text {
+            "on" | "true" | "1" => Ok(Self(true)),
+            "off" | "false" | "0" => Ok(Self(false)),
+            _ => Err(ValueError(format!(
+                "`{}` is neither on nor off",
+                text.escape_default()
+            ))),
+        }
+    }
+}
+
+impl<'de> Deserialize<'de> for OnOff {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Written {
+            Switch(bool),
+            Text(String),
+        }
+        match Written::deserialize(deserializer) {
+            Ok(Written::Switch(on)) => Ok(Self(on)),
+            Ok(Written::Text(text)) => text.parse().map_err(serde::de::Error::custom),
+            Err(_) => Err(serde::de::Error::custom("give \"on\" or \"off\"")),
+        }
+    }
+}
+
+/// Where others reach this node, as its operator knows: an IP address that is one host's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ExternalAddress(pub IpAddr);
+
+impl FromStr for ExternalAddress {
+    type Err = ValueError;
+
+    fn from_str(text: &str) -> Result<Self, ValueError> {
+        let bare = text
+            .strip_prefix('[')
+            .and_then(|rest| rest.strip_suffix(']'))
+            .unwrap_or(text);
+        match bare.parse::<IpAddr>().map(|ip| ip.to_canonical()) {
+            Ok(ip) if !ip.is_unspecified() && !ip.is_multicast() => Ok(Self(ip)),
+            _ => Err(ValueError(format!(
+                "`{}` is no address that others reach a host at; use an IP address without a port",
+                text.escape_default()
+            ))),
+        }
     }
 }
 
