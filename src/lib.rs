@@ -25,7 +25,7 @@
 //! - [`relay`]: the engine: sessions, jobs, scheduling, serving, blame
 //! - [`chain`]: headers, the work they must show, and the parameters of each network
 //! - [`net`]: the sockets, UDP in batches and TCP
-//! - [`node`]: the composition root: engine thread, router, RPC, datadir
+//! - [`node`]: the composition root: engine thread, router, the side towards Bitcoin, peers found, RPC, datadir
 //! - [`sim`]: engines joined by links with virtual time
 //! - [`config`], [`cli`]: what an operator can say
 //! - [`fuzzing`]: what the fuzzers call

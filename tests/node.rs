@@ -49,7 +49,8 @@ impl Node {
         let any = "127.0.0.1:0";
         let mut child = program(&["node", "--datadir", &folder, "--control-listen", any])
             .args(["--data-listen", any, "--rpc-listen", any])
-            .args(["--p2p-listen", any, "--events-stdout"])
+            .args(["--p2p-listen", any, "--find-peers", "off"])
+            .arg("--events-stdout")
             .args(more)
             .stdout(Stdio::piped())
             .stderr(log)
@@ -129,6 +130,7 @@ fn refusal(code: i32, folder: &Path, more: &[&str]) -> String {
     let any = "127.0.0.1:0";
     let mut command = program(&["node", "--datadir", folder.to_str().unwrap()]);
     command.args(["--network", "regtest"]);
+    command.args(["--find-peers", "off"]);
     for flag in [
         "--control-listen",
         "--data-listen",

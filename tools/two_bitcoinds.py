@@ -163,7 +163,7 @@ class Relay:
         arguments = [
             executable, "node", "--network", "regtest", "--datadir", self.folder, "--control-listen", any_port,
             "--data-listen", any_port, "--rpc-listen", any_port, "--p2p-listen", any_port,
-            "--bitcoind", ",".join(spec),
+            "--find-peers", "off", "--bitcoind", ",".join(spec),
         ]
         if connect:
             arguments += ["--connect", connect]

@@ -85,8 +85,29 @@ pub enum Verdict {
     Ended,
     /// No session came of it, and the text says why, and what to do. It may be otherwise later.
     Refused(&'static str),
+    /// The same, for want of room on our own side.
+    NoRoom(&'static str),
+    /// The same, because what answers there does not speak our protocol.
+    Stranger(&'static str),
+    /// There is another session with the same node, and that one was kept.
+    Duplicate,
+    /// There was a session, and it ended because somebody broke the protocol.
+    Misbehaved,
     /// It never makes sense to connect there, and the text says why.
     Never(&'static str),
+}
+
+impl Verdict {
+    /// Why there was no session, and what to do, if there was none.
+    pub const fn trouble(self) -> Option<&'static str> {
+        match self {
+            Self::Ended | Self::Duplicate | Self::Misbehaved => None,
+            Self::Refused(reason)
+            | Self::NoRoom(reason)
+            | Self::Stranger(reason)
+            | Self::Never(reason) => Some(reason),
+        }
+    }
 }
 
 /// What the engine's thread receives. For each id: one `Connected`, then any of the others, then one
@@ -307,7 +328,7 @@ impl BoundControl {
 
 /// Listens, connects, and keeps count. Clones are the same hub; it may be called from any thread.
 #[derive(Clone, Debug)]
-pub struct ControlHub(Arc<Shared>);
+pub struct ControlHub(pub(super) Arc<Shared>);
 
 /// What the tasks of a hub share.
 #[derive(Debug)]
@@ -397,7 +418,7 @@ impl ControlHub {
         let target = target.to_owned();
         self.0.runtime.spawn(async move {
             let verdict = run.await.await.unwrap_or_default();
-            if let Verdict::Refused(reason) | Verdict::Never(reason) = verdict {
+            if let Some(reason) = verdict.trouble() {
                 tracing::warn!(peer = target, reason, "no session");
             }
         });

@@ -12,7 +12,7 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
-use super::control::{Direction, Shared, Verdict};
+use super::control::{ConnectionId, ControlHub, Direction, Shared, Verdict};
 use super::{canonical, connection};
 use crate::time::Time;
 
@@ -151,6 +151,36 @@ pub(super) async fn connect(
     })
 }
 
+impl ControlHub {
+    /// A name for a connection that is going to be dialled by [`ControlHub::dial`].
+    pub fn next_id(&self) -> ConnectionId {
+        self.0.new_id()
+    }
+
+    /// Dials an address, once and without a word in the log. What is given tells, when the connection has ended or
+    /// could not be made, what became of it; the connection lives on if that is dropped.
+    pub fn dial(
+        &self,
+        id: ConnectionId,
+        address: SocketAddr,
+    ) -> oneshot::Receiver<Result<Verdict, ConnectError>> {
+        let (tell, told) = oneshot::channel();
+        let shared = Arc::clone(&self.0);
+        self.0.runtime.spawn(async move {
+            let outcome = match connect(&shared, &address.to_string()).await {
+                Ok((stream, remote)) => {
+                    let direction = Direction::Outbound;
+                    let run = connection::run(shared, id, stream, remote, direction);
+                    Ok(run.await.await.unwrap_or_default())
+                }
+                Err(error) => Err(error),
+            };
+            tell.send(outcome).ok();
+        });
+        told
+    }
+}
+
 /// Starts the task that keeps `target` connected.
 pub(super) fn keep(shared: &Arc<Shared>, target: &str) -> Result<(), KeepError> {
     check_target(target).map_err(KeepError::Target)?;
@@ -189,14 +219,15 @@ async fn dial(shared: Arc<Shared>, target: String, mut forgotten: oneshot::Recei
                 let id = shared.new_id();
                 let run =
                     connection::run(Arc::clone(&shared), id, stream, remote, Direction::Outbound);
-                match run.await.await.unwrap_or_default() {
-                    Verdict::Ended => trouble.is_over(),
-                    Verdict::Refused(reason) => trouble.tell(clock.now(), &target, reason),
-                    Verdict::Never(reason) => {
-                        tracing::warn!(peer = target, reason, "not tried again");
-                        shared.state().kept.remove(&target);
-                        return;
-                    }
+                let verdict = run.await.await.unwrap_or_default();
+                if let Verdict::Never(reason) = verdict {
+                    tracing::warn!(peer = target, reason, "not tried again");
+                    shared.state().kept.remove(&target);
+                    return;
+                }
+                match verdict.trouble() {
+                    None => trouble.is_over(),
+                    Some(reason) => trouble.tell(clock.now(), &target, reason),
                 }
                 if clock.now() - began >= STABLE_TIME {
                     backoff.reset();

@@ -5,6 +5,7 @@
 //!   .lock       locked as long as a node runs here; the system lets go of it however the node ends
 //!   .cookie     __cookie__:SECRET, new at each start, mode 0600, removed at a clean stop
 //!   node.json   process id and addresses, removed at a clean stop
+//!   peers.dat   the address book
 //!   blocks/     see the block store
 //! ```
 

@@ -24,6 +24,7 @@ use super::engine::{Command, Counters, Hash, PeerName};
 use super::events::{News, Stamped};
 use super::headers::HeaderBook;
 use super::router::BlockQueue;
+use super::sessions::{AddressTalk, SessionView, SessionsOut};
 use super::stop::Stop;
 use crate::net::udp::{Flush, PushError};
 use crate::net::{Clock, ConnectionId, ControlIn, Direction, Timer, UdpPort, Verdict, Writer};
@@ -78,6 +79,8 @@ pub struct Outputs {
     pub blocks: BlockQueue,
     /// Every block that is whole, for the side towards Bitcoin nodes.
     pub whole: mpsc::Sender<WholeBlock>,
+    /// What whoever looks for peers goes by.
+    pub sessions: SessionsOut,
     /// Whether somebody wants to see every chunk.
     pub every_chunk: bool,
 }
@@ -110,6 +113,7 @@ struct Connection {
 struct Known {
     connection: ConnectionId,
     remote: SocketAddr,
+    direction: Direction,
     /// Whether its handshake was done.
     up: bool,
 }
@@ -267,6 +271,7 @@ impl Driver {
                         let known = Known {
                             connection: id,
                             remote,
+                            direction,
                             up: false,
                         };
                         self.sessions.insert(session, known);
@@ -350,6 +355,10 @@ impl Driver {
                 };
                 reply.send(counters).ok();
             }
+            Command::AskAddresses(session) => self.engine.ask_addresses(now, session),
+            Command::SendAddresses(session, addresses) => {
+                self.engine.send_addresses(now, session, &addresses);
+            }
             Command::Disconnect { peer, reply } => {
                 reply.send(self.disconnect(now, peer)).ok();
             }
@@ -392,16 +401,33 @@ impl Driver {
             }
             self.chunks.insert(*block, *chunks);
         }
-        if let Event::SessionUp { session, .. } = &event
+        if let Event::SessionUp { session, doors, .. } = &event
             && let Some(known) = self.sessions.get_mut(session)
         {
             known.up = true;
+            let view = SessionView {
+                connection: known.connection,
+                remote: known.remote,
+                direction: known.direction,
+                doors: *doors,
+            };
+            self.outputs.sessions.up(*session, view);
         }
         if self.outputs.every_chunk || !matches!(event, Event::ChunkVerified { .. }) {
             self.tell(&event);
         }
         match event {
-            Event::SessionDown { session, code, .. } => self.close(session, code),
+            Event::SessionDown { session, code, .. } => {
+                self.outputs.sessions.down(session);
+                self.close(session, code);
+            }
+            Event::Addresses { session, addresses } => {
+                let told = AddressTalk::Told(session, addresses);
+                self.outputs.sessions.say(told);
+            }
+            Event::AddressesWanted { session } => {
+                self.outputs.sessions.say(AddressTalk::Asked(session));
+            }
             Event::BlockComplete {
                 block,
                 height,
@@ -449,6 +475,7 @@ impl Driver {
             self.write_control(known.connection);
             if let Some(connection) = self.connections.remove(&known.connection) {
                 connection.writer.close(match known.up {
+                    true if code.is_some_and(is_breach) => Verdict::Misbehaved,
                     true => Verdict::Ended,
                     false => verdict(code),
                 });
@@ -513,9 +540,20 @@ fn refuse(writer: Writer, initiator: Initiator) {
             writer.try_send(bytes.into()).ok();
         }
     }
-    writer.close(Verdict::Refused(
+    writer.close(Verdict::NoRoom(
         "there are as many sessions as max-peers allows; raise it, or end one",
     ));
+}
+
+/// Whether a session that ended for this reason ended by somebody's fault.
+const fn is_breach(reason: DisconnectReason) -> bool {
+    matches!(
+        reason,
+        DisconnectReason::Misbehaviour
+            | DisconnectReason::Malformed
+            | DisconnectReason::UnknownMessage
+            | DisconnectReason::ProtocolOrder
+    )
 }
 
 /// What an operator should know of an end before the handshake was done, by the reason on the wire.
@@ -523,9 +561,8 @@ fn verdict(code: Option<DisconnectReason>) -> Verdict {
     Verdict::Refused(match code {
         Some(DisconnectReason::Oneself) => return Verdict::Never("it is this node itself"),
         // The other connection to that node is the one that is kept.
-        Some(DisconnectReason::DuplicateConnection | DisconnectReason::Shutdown) => {
-            return Verdict::Ended;
-        }
+        Some(DisconnectReason::DuplicateConnection) => return Verdict::Duplicate,
+        Some(DisconnectReason::Shutdown) => return Verdict::Ended,
         Some(DisconnectReason::Network) => {
             "it relays another Bitcoin network; check --network on both sides, and the port"
         }
@@ -537,7 +574,11 @@ fn verdict(code: Option<DisconnectReason>) -> Verdict {
         Some(DisconnectReason::Timeout) => {
             "no handshake in time; check that it is the control port of a blocktorrent node"
         }
-        Some(_) => "what answers there is no control port of a blocktorrent node; check the port",
+        Some(_) => {
+            return Verdict::Stranger(
+                "what answers there is no control port of a blocktorrent node; check the port",
+            );
+        }
         None => {
             "closed before the handshake; check that it is the control port of a blocktorrent node, and that it has room for a peer"
         }

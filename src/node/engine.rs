@@ -15,8 +15,9 @@ use crate::chain::{Accepted, HeaderRefusal};
 use crate::net::udp::UdpStats;
 use crate::relay::{
     CompactAnswer, CompactBlock, EngineTotals, JobSnapshot, MempoolSnapshot, PeerSnapshot,
-    SubmitRefusal,
+    SessionId, SubmitRefusal,
 };
+use crate::wire::PeerAddress;
 
 /// A hash, internal byte order.
 pub type Hash = [u8; 32];
@@ -105,6 +106,10 @@ pub enum Command {
     Jobs(Reply<Vec<JobSnapshot>>),
     /// What has been counted.
     Counters(Reply<Counters>),
+    /// Ask a peer for other nodes.
+    AskAddresses(SessionId),
+    /// Tell a peer of other nodes.
+    SendAddresses(SessionId, Vec<PeerAddress>),
     /// End a session; whether there was such.
     Disconnect {
         /// Which one.

@@ -34,6 +34,7 @@ pub mod logs;
 pub mod router;
 pub mod rpc;
 pub mod run;
+pub mod sessions;
 pub mod settings;
 pub mod signals;
 pub mod stop;

@@ -22,6 +22,7 @@ use super::headers::HeaderBook;
 use super::limits;
 use super::router::{self, BlockQueue};
 use super::rpc::{self, auth::Credentials};
+use super::sessions::{self, SessionsIn};
 use super::settings::{self, Settings};
 use super::signals;
 use super::stop::Stop;
@@ -163,9 +164,7 @@ async fn serve(
     let rpc_listener = listener(&parts.callers, sockets.rpc.try_clone()?)?;
     let p2p = bitcoin::listen(config, parts.network).await?;
     let addresses = addresses(config, &sockets, &rpc_listener, p2p.as_ref())?;
-    for shortfall in sockets.data.shortfalls() {
-        tracing::warn!("{shortfall}");
-    }
+    warn_of_shortfalls(&sockets.data);
     let (hub, control) = ControlHub::new(HubOptions {
         max_inbound: config.max_peers as usize,
         uplink: sockets.uplink,
@@ -175,8 +174,7 @@ async fn serve(
     let (engine, commands) = EngineHandle::channel();
     let inputs = Inputs::new(control, commands, stop.clone());
     let agent = agent(config);
-    let (threads, whole) =
-        Threads::start(config, &parts, &agent, sockets.data, inputs, &addresses)?;
+    let (threads, ends) = Threads::start(config, &parts, &agent, sockets.data, inputs, &addresses)?;
     let side = bitcoin::Parts {
         network: parts.network,
         clock: parts.clock,
@@ -184,15 +182,22 @@ async fn serve(
         book: parts.book.clone(),
         store: Arc::clone(&parts.store),
         kept: threads.kept.clone(),
-        whole,
+        whole: ends.whole,
         stop: stop.clone(),
         identity: bitcoin::identity(config, &agent, &addresses, random()?),
         listener: p2p,
+        sessions: ends.sessions,
+        find: find_parts(config, datadir, &addresses, &hub)?,
         seed: random()?,
     };
+    let credentials = Credentials::new(&datadir.write_cookie()?, config.rpc_login.as_ref());
+    datadir.write_addresses(&addresses)?;
+    // Before any peer is let in or dialled, so that it is the first of the events.
+    threads.announce(parts.clock, &addresses);
+    let (bitcoin, desk) = bitcoin::start(side, &config.bitcoind);
     let context = rpc::Context {
         engine,
-        bitcoin: bitcoin::start(side, &config.bitcoind),
+        bitcoin,
         store: parts.store,
         hub: hub.clone(),
         network: parts.network,
@@ -202,21 +207,42 @@ async fn serve(
         started: Instant::now(),
         stop: stop.clone(),
     };
-    let credentials = Credentials::new(&datadir.write_cookie()?, config.rpc_login.as_ref());
     let server = rpc::http::serve(rpc_listener, context, credentials);
     let server = parts.callers.spawn(server);
-    datadir.write_addresses(&addresses)?;
-    // Before any peer is let in, so that it is the first of the events.
-    threads.announce(parts.clock, &addresses);
     connect(&hub, sockets.control, config, parts.network)?;
     stop.stopped().await;
     tracing::info!("stopping");
     hub.stop();
-    let last_calls = async { tokio::join!(server, keeper) };
+    let last_calls = async { tokio::join!(server, keeper, desk) };
     tokio::select! {
         ended = in_order(threads, &hub, last_calls) => ended,
         Ok(()) = at_once => bail!("ended at once, by a second signal"),
     }
+}
+
+/// Says which buffers the system has made smaller than was asked.
+fn warn_of_shortfalls(data: &BoundUdp) {
+    for shortfall in data.shortfalls() {
+        tracing::warn!("{shortfall}");
+    }
+}
+
+/// What the search for peers is given.
+fn find_parts(
+    config: &Config,
+    datadir: &Datadir,
+    addresses: &Addresses,
+    hub: &ControlHub,
+) -> anyhow::Result<bitcoin::FindParts> {
+    let bound = [Some(addresses.control), addresses.p2p];
+    Ok(bitcoin::FindParts {
+        options: config.find.clone(),
+        file: datadir.folder().join(bitcoin::BOOK_FILE),
+        ports: bitcoin::ports(config, addresses),
+        bound: bound.into_iter().flatten().collect(),
+        hub: hub.clone(),
+        seeds: (random_bytes()?, random_bytes()?, (random()?, random()?)),
+    })
 }
 
 /// Ends the engine and what hangs on it, then the calls that still run.
@@ -263,6 +289,12 @@ fn connect(
     Ok(())
 }
 
+/// What the engine's thread gives to the side towards Bitcoin.
+struct Ends {
+    whole: mpsc::Receiver<WholeBlock>,
+    sessions: SessionsIn,
+}
+
 /// The threads of a node beside its runtime.
 struct Threads {
     engine: JoinHandle<std::io::Result<()>>,
@@ -280,10 +312,11 @@ impl Threads {
         data: BoundUdp,
         inputs: Inputs,
         addresses: &Addresses,
-    ) -> anyhow::Result<(Self, mpsc::Receiver<WholeBlock>)> {
+    ) -> anyhow::Result<(Self, Ends)> {
         let (news, read_news) = mpsc::channel(MAX_NEWS);
         let (blocks, queued) = router::block_queue();
         let (whole, read_whole) = mpsc::channel(MAX_BLOCKS);
+        let (sessions, read_sessions) = sessions::sessions();
         let every_chunk = config.test.events_stdout;
         let events = named("events", move || router::tell(read_news, every_chunk))?;
         let store = Arc::clone(&parts.store);
@@ -292,9 +325,10 @@ impl Threads {
             news: news.clone(),
             blocks: blocks.clone(),
             whole,
+            sessions,
             every_chunk,
         };
-        let engine = engine_config(config, parts.network, addresses.data.port(), agent);
+        let engine = engine_config(config, parts.network, addresses, agent);
         let engine = start_engine(engine, parts, data, inputs, outputs)?;
         let threads = Self {
             engine,
@@ -303,7 +337,11 @@ impl Threads {
             kept: blocks,
             news,
         };
-        Ok((threads, read_whole))
+        let ends = Ends {
+            whole: read_whole,
+            sessions: read_sessions,
+        };
+        Ok((threads, ends))
     }
 
     /// Says that the node can be reached.
@@ -370,17 +408,24 @@ fn start_engine(
     })
 }
 
-fn engine_config(config: &Config, network: Network, udp_port: u16, agent: &str) -> EngineConfig {
+fn engine_config(
+    config: &Config,
+    network: Network,
+    addresses: &Addresses,
+    agent: &str,
+) -> EngineConfig {
     let bytes_per_s = |kbit: u64| kbit.saturating_mul(125);
+    let ports = bitcoin::ports(config, addresses);
     EngineConfig {
         network_magic: network.magic_number(),
         max_block_bytes: u32::try_from(network.max_block_bytes())
             .expect("a block is smaller than 4 GiB"),
         max_transactions: u32::try_from(network.max_transactions())
             .expect("a block has fewer than 2^32 transactions"),
-        udp_port,
-        control_port: 0,
-        bitcoin_port: 0,
+        udp_port: addresses.data.port(),
+        // Who does not want to be found does not say where.
+        control_port: if config.find.is_on { ports.control } else { 0 },
+        bitcoin_port: ports.bitcoin,
         push_level: config.push_level,
         preference: config.preference,
         role: config.role.code(),

@@ -14,6 +14,7 @@ use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
 
 use super::fetches::{Fetches, Origin, Purpose};
+use super::find::{Finder, Found, Query};
 use super::ledger::{Ledger, NodeNumber, Via};
 use super::link::{Link, NodeReport};
 use super::peers::{PeerNumber, Peers};
@@ -27,6 +28,7 @@ use crate::node::driver::WholeBlock;
 use crate::node::engine::EngineHandle;
 use crate::node::headers::HeaderBook;
 use crate::node::router::BlockQueue;
+use crate::node::sessions::SessionsIn;
 use crate::node::stop::Stop;
 use crate::node::store::BlockStore;
 use crate::relay::{CompactAnswer, SubmitRefusal};
@@ -80,6 +82,8 @@ pub(super) enum Done {
         node: NodeNumber,
         address: Result<SocketAddr, String>,
     },
+    /// The search for peers has learnt something.
+    Find(Found),
     /// A peer's answer was prepared.
     Answer {
         peer: PeerNumber,
@@ -109,6 +113,8 @@ pub(super) struct Inputs {
     pub events: mpsc::Receiver<(PeerNumber, PeerEvent)>,
     pub reports: mpsc::Receiver<(NodeNumber, NodeReport)>,
     pub done: mpsc::Receiver<Done>,
+    pub sessions: SessionsIn,
+    pub queries: mpsc::Receiver<Query>,
 }
 
 /// The desk. See the module's documentation.
@@ -120,6 +126,8 @@ pub(super) struct Desk {
     pub links: Vec<Link>,
     pub ledger: Ledger,
     pub fetches: Fetches,
+    /// The search for peers.
+    pub finder: Finder,
     /// The newest whole blocks, the last one newest.
     pub at_hand: VecDeque<WholeBlock>,
     /// Transactions on the way to the engine.
@@ -134,6 +142,11 @@ pub(super) struct Desk {
 impl Desk {
     /// Works until the node stops.
     pub async fn run(mut self, mut inputs: Inputs) {
+        self.work(&mut inputs).await;
+        self.close_book().await;
+    }
+
+    async fn work(&mut self, inputs: &mut Inputs) {
         let mut tip = self.shared.book.watch_tip();
         let stop = self.shared.stop.clone();
         let mut stopped = std::pin::pin!(stop.stopped());
@@ -158,6 +171,12 @@ impl Desk {
                 Some((node, report)) = inputs.reports.recv() => self.on_report(node, report),
                 Some((peer, event)) = inputs.events.recv() => self.on_event(peer, event),
                 Some(accepted) = inputs.arrivals.recv() => self.on_arrival(accepted),
+                Ok(()) = inputs.sessions.open.changed() => {
+                    let open = inputs.sessions.open.borrow_and_update().clone();
+                    self.on_sessions(open);
+                }
+                Some(talk) = inputs.sessions.talk.recv() => self.on_address_talk(talk),
+                Some(query) = inputs.queries.recv() => self.on_query(query),
                 Ok(()) = tip.changed() => {
                     let tip = *tip.borrow_and_update();
                     self.on_tip(tip);
@@ -175,7 +194,12 @@ impl Desk {
         let now = self.now();
         let owed = self.peers.any_owed().then(|| now + OWED_PAUSE);
         let feeding = self.links.iter().filter_map(|link| link.deadline(now));
-        feeding.chain(self.fetches.deadline()).chain(owed).min()
+        let finding = self.finder.deadline(now);
+        feeding
+            .chain(self.fetches.deadline())
+            .chain(owed)
+            .chain(finding)
+            .min()
     }
 
     /// Puts the questions that are due.
@@ -192,6 +216,7 @@ impl Desk {
             self.feed(node, now);
         }
         self.fetch(now);
+        self.find(now);
     }
 
     fn on_done(&mut self, done: Done) {
@@ -213,6 +238,7 @@ impl Desk {
                 block,
             } => self.on_checked(hash, origin, block),
             Done::LookedUp { node, address } => self.on_looked_up(node, address),
+            Done::Find(found) => self.on_found(found),
             Done::Answer { peer, command } => {
                 self.peers.send(peer, command);
             }

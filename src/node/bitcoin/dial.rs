@@ -62,16 +62,22 @@ impl Desk {
         let config = self.config(Direction::Outbound, role, v2, remote);
         let id = self.peers.next_id();
         let connection = connection::dial(config, id, self.wiring());
-        self.peers.add(connection, kind, remote);
+        self.peers
+            .add(connection, kind, remote, self.shared.clock.now());
     }
 
     /// Takes a connection that somebody made to us.
     pub fn on_arrival(&mut self, accepted: Accepted) {
         let remote = accepted.remote;
+        let now = self.now();
+        if !self.make_room(remote.ip(), now) {
+            // With its socket the connection ends.
+            return;
+        }
         let config = self.config(Direction::Inbound, Role::Stranger, V2::Accept, remote);
         let id = self.peers.next_id();
         let connection = connection::serve(accepted, config, id, self.wiring());
-        self.peers.add(connection, Kind::Inbound, remote);
+        self.peers.add(connection, Kind::Inbound, remote, now);
     }
 
     fn wiring(&self) -> Wiring<impl Fn() -> crate::time::Time + Send + Sync + 'static> {

@@ -101,6 +101,12 @@ impl Fetches {
         self.wanted.contains_key(hash)
     }
 
+    /// Whether there is a block of which nobody knew anything when it was last asked for.
+    pub fn is_any_missed(&self) -> bool {
+        let mut fetches = self.wanted.values();
+        fetches.any(|fetch| fetch.rounds > 0 && fetch.current.is_none())
+    }
+
     /// What to do now. `sources` gives for a block whom to ask, the best first.
     ///
     /// When nobody is left to ask, those who serve others are told at once; what is wanted for this node is

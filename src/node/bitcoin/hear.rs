@@ -44,7 +44,7 @@ impl Desk {
             PeerEvent::Block { hash, block } => {
                 let via = match kind {
                     Kind::Node(node) => Via::Block(node),
-                    Kind::Relay | Kind::Inbound => Via::Peer,
+                    Kind::Relay | Kind::Inbound | Kind::Gossip | Kind::Feeler => Via::Peer,
                 };
                 self.take_block(hash, block, via, Origin::Peer(number));
             }
@@ -82,7 +82,7 @@ impl Desk {
                 let remote = self.peers.get(number).map(|peer| peer.remote);
                 tracing::debug!(?remote, points, reason, "misbehaviour");
             }
-            PeerEvent::Report(_) => {}
+            PeerEvent::Report(report) => self.on_report_of(number, *report),
             PeerEvent::Closed(reason) => self.on_closed(number, reason),
         }
     }
@@ -93,7 +93,7 @@ impl Desk {
                 .links
                 .get_mut(node)
                 .and_then(|link| link.follower.as_mut()),
-            Kind::Relay | Kind::Inbound => None,
+            Kind::Relay | Kind::Inbound | Kind::Gossip | Kind::Feeler => None,
         };
         match follower {
             Some(follower) => follower.tell(FollowInput::Transaction(transaction)),
@@ -108,6 +108,7 @@ impl Desk {
         let remote = peer.remote;
         let agent = info.agent.clone();
         peer.info = Some(info);
+        peer.greeted_in = Some(self.shared.clock.now().since(peer.since));
         match kind {
             Kind::Node(node) => {
                 tracing::info!(node, %remote, agent, "connected to the Bitcoin node by P2P");
@@ -116,11 +117,14 @@ impl Desk {
                 self.peers
                     .send(number, PeerCommand::WantCompactBlocks { high_bandwidth });
             }
-            Kind::Relay | Kind::Inbound => {
+            Kind::Relay | Kind::Inbound | Kind::Gossip | Kind::Feeler => {
                 tracing::debug!(%remote, agent, ?kind, "P2P handshake done");
             }
         }
         self.on_discovery_ready(number);
+        if kind == Kind::Feeler {
+            return;
+        }
         self.ask_headers_of(number);
         self.announce_tip(number);
         let now = self.now();
@@ -137,7 +141,7 @@ impl Desk {
             Kind::Node(node) => {
                 self.redial_node(node, peer.info.is_some(), &reason);
             }
-            Kind::Relay | Kind::Inbound => {
+            Kind::Relay | Kind::Inbound | Kind::Gossip | Kind::Feeler => {
                 tracing::debug!(remote = %peer.remote, %reason, "P2P connection ended");
                 self.on_discovery_closed(number, &peer, &reason);
             }
@@ -179,6 +183,11 @@ impl Desk {
             None => return,
         };
         let batch = self.shared.book.submit_all(headers, self.now());
+        if batch.fresh > 0
+            && let Some(peer) = self.peers.get_mut(number)
+        {
+            peer.useful = Some(self.shared.clock.now());
+        }
         let last = headers.get(..batch.accepted).and_then(<[Header]>::last);
         if let Some(hash) = last.map(Header::block_hash)
             && let Some((height, _)) = self.shared.book.place(hash)
@@ -214,7 +223,9 @@ impl Desk {
             self.tell_progress();
             self.ask_headers_of(number);
         } else if matches!(kind, Kind::Node(_))
-            || (kind == Kind::Relay && batch.fresh > 0 && self.links.is_empty())
+            || (matches!(kind, Kind::Relay | Kind::Gossip)
+                && batch.fresh > 0
+                && self.links.is_empty())
         {
             self.chain_is_current();
         }

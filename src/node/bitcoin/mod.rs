@@ -9,7 +9,7 @@
 //!
 //! - `desk`: the one task that owns the state; what it does is split by subject:
 //!   `hear` (what peers say), `reports` (what nodes tell by RPC and ZMQ), `hold` (fetching what is missing),
-//!   `give` (blocks to the nodes), `serve` (answers to peers), `find` (peers of the relay)
+//!   `give` (blocks to the nodes), `serve` (answers to peers), `find` (peers found: the crawl's hands)
 //! - `ledger`, `fetches`, `feed`, `status`: its state, without I/O
 //! - `link`: one node of the operator, and the tasks that listen to it; `dial`, `peers`: P2P connections
 //! - `open`: what the configuration says; `follower` and `transactions`: the mempools' way into the cache
@@ -36,12 +36,16 @@ mod status;
 mod transactions;
 
 pub use dial::Identity;
-pub use open::{identity, listen};
+pub use find::file::FILE as BOOK_FILE;
+pub use find::{FindCounts, FindParts, P2pPeer, Ports, Query, RelayKnown};
+pub use open::{identity, listen, ports};
 pub use status::NodeStatus;
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
 
 use crate::chain::Network;
 use crate::chain::bitcoind::find::{Finding, find};
@@ -51,19 +55,27 @@ use crate::chain::p2p::connection::{Accepted, Listener as P2pListener};
 use crate::config::NodeSpec;
 use crate::net::Clock;
 use crate::node::driver::WholeBlock;
-use crate::node::engine::EngineHandle;
+use crate::node::engine::{EngineGone, EngineHandle};
 use crate::node::headers::HeaderBook;
 use crate::node::router::BlockQueue;
+use crate::node::sessions::SessionsIn;
 use crate::node::stop::Stop;
 use crate::node::store::BlockStore;
 use desk::{Desk, Inputs, MAX_DONE, MAX_EVENTS, Shared};
 use dial::Dialler;
+use find::Finder;
 use follower::Follower;
 use link::{Link, Listener, MAX_SUBMISSIONS};
 use transactions::Sink;
 
 /// Reports of nodes on the way to the desk: a burst of a block's transactions from ZMQ waits there, not here.
 const MAX_REPORTS: usize = 64;
+
+/// Questions of RPC on the way to the desk: further callers wait.
+const MAX_QUERIES: usize = 16;
+
+/// How long an answer may take: a second for reports of connections, and some for a machine with much else to do.
+const ANSWER_TIME: Duration = Duration::from_secs(30);
 
 /// Connections that were made to us, on the way to the desk: further ones wait in the system.
 const MAX_ARRIVALS: usize = 16;
@@ -91,6 +103,10 @@ pub struct Parts {
     pub identity: Identity,
     /// Where Bitcoin's P2P protocol is served, if it is.
     pub listener: Option<P2pListener>,
+    /// The sessions of the relay's protocol.
+    pub sessions: SessionsIn,
+    /// What the search for peers is given.
+    pub find: FindParts,
     /// A seed for what need not be secret: the spread of tries to reconnect.
     pub seed: u64,
 }
@@ -99,6 +115,7 @@ pub struct Parts {
 #[derive(Clone, Debug)]
 pub struct BitcoinHandle {
     status: watch::Receiver<Arc<Vec<NodeStatus>>>,
+    queries: mpsc::Sender<Query>,
 }
 
 impl BitcoinHandle {
@@ -106,20 +123,53 @@ impl BitcoinHandle {
     #[cfg(test)]
     pub fn without_nodes() -> Self {
         let (_, status) = watch::channel(Arc::default());
-        Self { status }
+        let (queries, mut read_queries) = mpsc::channel(1);
+        std::thread::spawn(move || {
+            while let Some(query) = read_queries.blocking_recv() {
+                match query {
+                    Query::NodeAddresses { reply, .. } => drop(reply.send(Vec::new())),
+                    Query::Relays(reply) => drop(reply.send(Vec::new())),
+                    Query::Counts(reply) => drop(reply.send(Box::default())),
+                    Query::Peers(reply) => drop(reply.send(Vec::new())),
+                    Query::Disconnect(_, reply) => drop(reply.send(false)),
+                }
+            }
+        });
+        Self { status, queries }
     }
 
     /// How the operator's nodes are.
     pub fn nodes(&self) -> Arc<Vec<NodeStatus>> {
         Arc::clone(&self.status.borrow())
     }
+
+    /// Asks the desk what `query` makes of a place for the answer.
+    ///
+    /// # Errors
+    ///
+    /// The node is stopping, or the desk does not answer in time.
+    pub async fn ask<T>(
+        &self,
+        query: impl FnOnce(oneshot::Sender<T>) -> Query,
+    ) -> Result<T, EngineGone> {
+        let (reply, answer) = oneshot::channel();
+        let asked = async {
+            let sent = self.queries.send(query(reply)).await;
+            sent.map_err(|_| EngineGone::Stopped)?;
+            answer.await.map_err(|_| EngineGone::Stopped)
+        };
+        let answered = tokio::time::timeout(ANSWER_TIME, asked).await;
+        answered.unwrap_or(Err(EngineGone::Silent))
+    }
 }
 
-/// Starts this side: the desk, and the tasks that listen to the nodes of `specs`. All end with the node.
-pub fn start(parts: Parts, specs: &[NodeSpec]) -> BitcoinHandle {
+/// Starts this side: the desk, and the tasks that listen to the nodes of `specs`. All end with the node, the desk
+/// when it has written what it keeps.
+pub fn start(parts: Parts, specs: &[NodeSpec]) -> (BitcoinHandle, JoinHandle<()>) {
     let (done, read_done) = mpsc::channel(MAX_DONE);
     let (events, read_events) = mpsc::channel(MAX_EVENTS);
     let (reports, read_reports) = mpsc::channel(MAX_REPORTS);
+    let (queries, read_queries) = mpsc::channel(MAX_QUERIES);
     let (status, read_status) = watch::channel(Arc::new(Vec::new()));
     let shared = Shared {
         network: parts.network,
@@ -147,6 +197,9 @@ pub fn start(parts: Parts, specs: &[NodeSpec]) -> BitcoinHandle {
             parts.seed.wrapping_add(node as u64),
         )
     });
+    let (flag, now) = (parts.identity.flag, shared.clock.now());
+    let own_node = !specs.is_empty();
+    let finder = Finder::start(parts.find, parts.network, flag, own_node, now);
     let mut desk = Desk {
         links: links.collect(),
         dialler: Dialler {
@@ -156,6 +209,7 @@ pub fn start(parts: Parts, specs: &[NodeSpec]) -> BitcoinHandle {
         peers: peers::Peers::default(),
         ledger: ledger::Ledger::default(),
         fetches: fetches::Fetches::default(),
+        finder,
         at_hand: std::collections::VecDeque::new(),
         transactions: Sink::start(parts.engine),
         floor: None,
@@ -164,21 +218,31 @@ pub fn start(parts: Parts, specs: &[NodeSpec]) -> BitcoinHandle {
         shared,
     };
     desk.refresh_status();
-    let (arrivals, read_arrivals) = mpsc::channel(MAX_ARRIVALS);
-    if let Some(listener) = parts.listener {
-        tokio::spawn(accept(listener, arrivals, desk.shared.stop.clone()));
-    }
+    desk.seed_from_operator();
     let inputs = Inputs {
-        arrivals: read_arrivals,
+        arrivals: arrivals(parts.listener, &desk.shared.stop),
         whole: parts.whole,
         events: read_events,
         reports: read_reports,
         done: read_done,
+        sessions: parts.sessions,
+        queries: read_queries,
     };
-    tokio::spawn(desk.run(inputs));
-    BitcoinHandle {
+    let desk = tokio::spawn(desk.run(inputs));
+    let handle = BitcoinHandle {
         status: read_status,
+        queries,
+    };
+    (handle, desk)
+}
+
+/// What is going to be accepted, if anything is.
+fn arrivals(listener: Option<P2pListener>, stop: &Stop) -> mpsc::Receiver<Accepted> {
+    let (arrivals, read_arrivals) = mpsc::channel(MAX_ARRIVALS);
+    if let Some(listener) = listener {
+        tokio::spawn(accept(listener, arrivals, stop.clone()));
     }
+    read_arrivals
 }
 
 /// Takes connections until the node stops.

@@ -2,13 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
+use std::time::Duration;
 
 use bitcoin::BlockHash;
 use tokio::sync::mpsc::error::TrySendError;
 
 use super::ledger::NodeNumber;
 use crate::chain::p2p::connection::{Connection, ConnectionId};
-use crate::chain::p2p::{BlockForm, PeerCommand, PeerInfo};
+use crate::chain::p2p::{BlockForm, PeerCommand, PeerInfo, PeerReport};
+use crate::time::Time;
 
 /// Names a connection, for as long as the process runs.
 pub type PeerNumber = ConnectionId;
@@ -20,6 +22,10 @@ pub enum Kind {
     Node(NodeNumber),
     /// Another node of this project, to which there is a control connection as well.
     Relay,
+    /// An ordinary node, dialled for its addresses and served like any other.
+    Gossip,
+    /// Somebody looked at for a moment.
+    Feeler,
     /// Whoever dialled us.
     Inbound,
 }
@@ -40,8 +46,18 @@ pub struct Peer {
     pub kind: Kind,
     /// Its address.
     pub remote: SocketAddr,
+    /// When the connection was made, or begun to be.
+    pub since: Time,
     /// What its handshake told, once that is done.
     pub info: Option<PeerInfo>,
+    /// How long that took.
+    pub greeted_in: Option<Duration>,
+    /// When it last told of something that was new here.
+    pub useful: Option<Time>,
+    /// Whether it was told to end.
+    pub is_leaving: bool,
+    /// What the connection has reported of itself last.
+    pub report: PeerReport,
     /// The best block that it has told of, of which the header is known here.
     pub best: Option<(BlockHash, u32)>,
     /// What it waits for.
@@ -70,12 +86,17 @@ impl Peers {
     }
 
     /// Keeps a connection.
-    pub fn add(&mut self, connection: Connection, kind: Kind, remote: SocketAddr) {
+    pub fn add(&mut self, connection: Connection, kind: Kind, remote: SocketAddr, now: Time) {
         let number = connection.id;
         let peer = Peer {
             kind,
             remote,
+            since: now,
             info: None,
+            greeted_in: None,
+            useful: None,
+            is_leaving: false,
+            report: PeerReport::default(),
             best: None,
             want: None,
             asked_headers: false,

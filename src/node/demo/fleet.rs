@@ -263,6 +263,7 @@ fn flags(options: &DemoOptions, plan: &Plan, block: &DemoBlock, node: usize) -> 
     add("data-listen", any.clone());
     add("rpc-listen", any);
     add("p2p-listen", "off".to_owned());
+    add("find-peers", "off".to_owned());
     add("trusted-start", block.trusted_start.clone());
     add("max-peers", plan.nodes.max(2).to_string());
     // Whoever connects to a node of the demo is meant to.

@@ -8,17 +8,19 @@ use super::Context;
 use super::arguments::Arguments;
 use super::blocks::{self, Detail, hash_text};
 use super::error::{Code, RpcError};
+use super::found;
 use super::methods::{self, Kind};
 use super::request::Parameters;
 use crate::chain::HeaderRefusal;
 use crate::config::{PeerAddress, Role};
 use crate::net::dial::KeepError;
+use crate::node::bitcoin::Query;
 use crate::node::engine::{Command, Hash, PeerName};
 use crate::node::store::Put;
 use crate::relay::{self, Initiator, JobSnapshot, PeerSnapshot, Source, SubmitRefusal};
 use crate::time::Time;
 
-type Outcome = Result<Value, RpcError>;
+pub(super) type Outcome = Result<Value, RpcError>;
 
 impl Context {
     /// Calls a method by its name.
@@ -45,6 +47,10 @@ impl Context {
             Kind::DisconnectNode => self.disconnect_node(&arguments).await,
             Kind::GetNetworkInfo => self.get_network_info().await,
             Kind::GetPeerInfo => self.get_peer_info().await,
+            Kind::GetNodeAddresses => self.get_node_addresses(&arguments).await,
+            Kind::GetAddrmanInfo => self.get_addrman_info().await,
+            Kind::GetRelayAddresses => self.get_relay_addresses(&arguments).await,
+            Kind::GetBitcoinPeerInfo => self.get_bitcoin_peer_info().await,
             Kind::Help => help(&arguments),
             Kind::Stop => {
                 self.stop.stop();
@@ -297,6 +303,15 @@ impl Context {
             .engine
             .ask(|reply| Command::Disconnect { peer, reply })
             .await?;
+        let was_there = match peer {
+            PeerName::Address(address) if !was_there => {
+                let bitcoin = &self.bitcoin;
+                bitcoin
+                    .ask(|reply| Query::Disconnect(address, reply))
+                    .await?
+            }
+            _ => was_there,
+        };
         match was_there {
             true => Ok(Value::Null),
             false => Err(unknown()),
@@ -306,6 +321,7 @@ impl Context {
     async fn get_network_info(&self) -> Outcome {
         let peers = self.engine.ask(Command::Peers).await?;
         let counters = self.engine.ask(Command::Counters).await?;
+        let find = self.bitcoin.ask(Query::Counts).await?;
         let established = peers.iter().filter(|peer| peer.established);
         let inbound = established
             .clone()
@@ -326,7 +342,7 @@ impl Context {
             "connections": connections,
             "connections_in": inbound,
             "connections_out": connections - inbound,
-            "localaddresses": [],
+            "localaddresses": found::local_addresses(&find),
             "control": self.control.to_string(),
             "data": self.data.to_string(),
             "addednodes": self.hub.kept(),
@@ -336,6 +352,7 @@ impl Context {
             "datagramssent": engine.datagrams_out,
             "requests": engine.requests,
             "refused": refused,
+            "finding": found::finding(&find),
             "udp": {
                 "receive_calls": udp.receive_calls,
                 "receive_errors": udp.receive_errors,
@@ -351,7 +368,10 @@ impl Context {
 
     async fn get_peer_info(&self) -> Outcome {
         let peers = self.engine.ask(Command::Peers).await?;
-        Ok(peers.iter().map(peer_json).collect())
+        let chosen = self.bitcoin.ask(Query::Counts).await?.chosen;
+        let is_chosen = |peer: &PeerSnapshot| chosen.contains(&peer.session.as_number());
+        let peers = peers.iter();
+        Ok(peers.map(|peer| peer_json(peer, is_chosen(peer))).collect())
     }
 
     async fn get_job_info(&self) -> Outcome {
@@ -397,7 +417,7 @@ fn microseconds(time: Option<Time>) -> Value {
     json!(time.map(|time| time.as_nanos() / 1_000))
 }
 
-fn peer_json(peer: &PeerSnapshot) -> Value {
+fn peer_json(peer: &PeerSnapshot, is_chosen: bool) -> Value {
     let network = match peer.address.is_ipv4() {
         true => "ipv4",
         false => "ipv6",
@@ -413,7 +433,11 @@ fn peer_json(peer: &PeerSnapshot) -> Value {
         "pingtime": peer.round_trip.map(|time| time.as_secs_f64()),
         "subver": peer.agent,
         "inbound": inbound,
-        "connection_type": if inbound { "inbound" } else { "manual" },
+        "connection_type": match (inbound, is_chosen) {
+            (true, _) => "inbound",
+            (false, true) => "outbound-full-relay",
+            (false, false) => "manual",
+        },
         "established": peer.established,
         "transport": if peer.udp { "udp" } else { "tcp" },
         "probing": peer.probing,

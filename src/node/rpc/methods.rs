@@ -107,13 +107,29 @@ methods! {
         "Peers to keep connected. command \"add\": connect to it again and again; \"remove\": no longer; \
          \"onetry\": connect once.";
     DisconnectNode "disconnectnode" (optional_text("address"), optional_json("nodeid"))
-        "Ends a session, named by its \"addr\" or its \"id\" in getpeerinfo. To name it by id, give \"\" as address.";
+        "Ends a session, named by its \"addr\" or its \"id\" in getpeerinfo. To name it by id, give \"\" as address.\n\
+         A connection of Bitcoin's protocol is named by its \"addr\" in getbitcoinpeerinfo.";
     GetNetworkInfo "getnetworkinfo" ()
         "This node: name, addresses, sessions, traffic.\n\
          \"refused\" counts what was refused, by reason: ordinary ones are unknown-job (a message that crossed the \
-         end of its job), replay and connection-id (datagrams of an ended session).";
+         end of its job), replay and connection-id (datagrams of an ended session). \"finding\" tells of the search for peers.";
     GetPeerInfo "getpeerinfo" ()
-        "The sessions: with Bitcoin Core's field names where the thing is the same.";
+        "The sessions: with Bitcoin Core's field names where the thing is the same.\n\
+         connection_type: \"manual\" is a peer that you named, \"outbound-full-relay\" one that this node found itself.";
+    GetNodeAddresses "getnodeaddresses" (optional_json("count"), optional_text("network"))
+        "Nodes of Bitcoin's network that this node knows.\nThey are named by their port of Bitcoin's protocol, in no order.\n\
+         count: so many at most, 1 by default, 0 for all; network: ipv4 or ipv6 alone.";
+    GetAddrmanInfo "getaddrmaninfo" ()
+        "How many addresses are known of each network: new ones, of which others told, and tried ones, which have answered.\n\
+         \"claimed\" are those of the new ones that are said to be relays, \"proven\" those of the tried ones that were met as such.";
+    GetRelayAddresses "getrelayaddresses" (optional_json("count"))
+        "Relays that this node knows.\nThey are named by the port of their control connections, those met last first.\n\
+         count: so many at most, 0 (default) for all. \"met\" is 0 for one that only says that it is a relay.";
+    GetBitcoinPeerInfo "getbitcoinpeerinfo" ()
+        "The connections of Bitcoin's own P2P protocol.\nThe fields are those of Bitcoin Core's getpeerinfo.\n\
+         connection_type: \"manual\" is a bitcoind of yours, \"outbound-full-relay\" an ordinary node that is listened to for \
+         addresses, \"block-relay-only\" another relay that is asked for blocks, \"feeler\" one looked at for a moment.\n\
+         The sessions of the relay's protocol are in getpeerinfo.";
     Help "help" (optional_text("command"))
         "All methods, or what one of them does.";
     Stop "stop" ()

@@ -15,6 +15,7 @@ pub mod auth;
 mod blocks;
 mod calls;
 mod error;
+mod found;
 pub mod http;
 mod listener;
 pub mod methods;

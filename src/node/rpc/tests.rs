@@ -168,6 +168,8 @@ async fn stand_in(mut commands: mpsc::Receiver<Command>) {
             Command::Jobs(reply) => reply.send(Vec::new()).unwrap(),
             Command::Counters(reply) => reply.send(Counters::default()).unwrap(),
             Command::AddTransactions(_)
+            | Command::AskAddresses(_)
+            | Command::SendAddresses(..)
             | Command::DemoteTransactions(_)
             | Command::OfferCompact { .. }
             | Command::CompleteCompact { .. }
