@@ -5,6 +5,15 @@
 
 mod bitcoind {
     pub mod client;
+    mod faults;
     pub mod harness;
+    mod invalid;
+    pub mod log;
+    pub mod miner;
     mod p2p;
+    mod pairs;
+    pub mod relay;
+    mod restarts;
+    mod several;
+    mod ways;
 }

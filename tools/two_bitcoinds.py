@@ -275,21 +275,48 @@ def settled(relay_a, relay_b, executable, count, wait):
         time.sleep(0.1)
 
 
+def default_relay():
+    """The relay on PATH, or the one that was built here."""
+    here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+    return shutil.which("blocktorrent") or os.path.join(here, "target", "release", "blocktorrent")
+
+
+def check(options, needs_relay=True):
+    """Ends the program, with advice, if it lacks one of the others."""
+    if not options.bitcoind or not os.path.exists(options.bitcoind):
+        raise SystemExit("no bitcoind: set BITCOIND_EXE, put it on PATH, or give --bitcoind")
+    if needs_relay and not os.path.exists(options.blocktorrent):
+        raise SystemExit(f"no {options.blocktorrent}: run `cargo build --release`, or give --blocktorrent")
+
+
 def arguments():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--blocks", type=int, default=10, metavar="N", help="blocks to mine [10]")
     parser.add_argument("--transactions", type=int, default=500, metavar="N", help="in each block [500]")
+    parser.add_argument("--reorganise", type=int, default=0, metavar="N", help="then undo N blocks at A for N + 1 others")
     parser.add_argument("--warm", action="store_true", help="give B's bitcoind the transactions too")
     parser.add_argument("--ways", default="p2p,zmq,rpc", help="how the relays reach the bitcoinds [p2p,zmq,rpc]")
     parser.add_argument("--direct", action="store_true", help="connect the bitcoinds to each other, without relays")
     parser.add_argument("--bitcoind", default=os.environ.get("BITCOIND_EXE") or shutil.which("bitcoind"))
-    here = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
-    built = os.path.join(here, "target", "release", "blocktorrent")
-    parser.add_argument("--blocktorrent", default=shutil.which("blocktorrent") or built)
+    parser.add_argument("--blocktorrent", default=default_relay())
     parser.add_argument("--seed", type=int, default=1)
     parser.add_argument("--json", action="store_true", help="print one object at the end")
     parser.add_argument("--keep", action="store_true", help="keep the folder, and say where it is")
     return parser.parse_args()
+
+
+def reorganise(options, a, tips):
+    """Undoes blocks at A, mines one more than these, and waits until B has followed."""
+    depth = options.reorganise
+    undone = a.call("getblockhash", a.call("getblockcount") - depth + 1)
+    a.call("invalidateblock", undone)
+    # Coinbases that pay to somebody else, so that they are other blocks.
+    block = a.call("generatetodescriptor", depth + 1, "raw(52)")[-1]
+    at_a, at_b = tips[0].wait(block), tips[1].wait(block)
+    shown = "NOT FOLLOWED" if None in (at_a, at_b) else f"{(at_b - at_a) * 1e3:.1f} ms from A's acceptance to B's"
+    if not options.json:
+        print(f"reorganisation of {depth} blocks: {shown}")
+    return None not in (at_a, at_b)
 
 
 def run(options, folder, running):
@@ -337,6 +364,8 @@ def run(options, folder, running):
             break
     times = [result["ms"] for result in results if result["ms"] is not None]
     good = len(times) == options.blocks
+    if good and options.reorganise:
+        good = reorganise(options, a, tips)
     if options.json:
         print(json.dumps({"good": good, "median_ms": statistics.median(times) if times else None, "blocks": results}))
     elif times:
@@ -347,10 +376,7 @@ def run(options, folder, running):
 
 def main():
     options = arguments()
-    if not options.bitcoind or not os.path.exists(options.bitcoind):
-        raise SystemExit("no bitcoind: set BITCOIND_EXE, put it on PATH, or give --bitcoind")
-    if not options.direct and not os.path.exists(options.blocktorrent):
-        raise SystemExit(f"no {options.blocktorrent}: run `cargo build --release`, or give --blocktorrent")
+    check(options, needs_relay=not options.direct)
     folder = tempfile.mkdtemp(prefix="two-bitcoinds-")
     running = []
     try:

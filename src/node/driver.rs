@@ -4,6 +4,7 @@
 //!   readable ─┐                          ┌─▶ events ──▶ router (bounded; chunks may be dropped)
 //!   control ──┤  one select, one turn    ├─▶ blocks ──▶ store  (bounded)
 //!   command ──┤ ───────▶ Engine ───────▶ ├─▶ control ─▶ writers
+//!   headers ──┤                          │
 //!   deadline ─┘                          └─▶ datagrams ▶ UdpPort, flushed before the next wait
 //! ```
 //!
@@ -178,6 +179,7 @@ impl Driver {
     pub async fn run(mut self, mut inputs: Inputs) -> io::Result<()> {
         let stop = inputs.stop.clone();
         let mut stopped = std::pin::pin!(stop.stopped());
+        let mut headers = self.book.watch_news();
         loop {
             let more = self.drain();
             self.timer.set(self.deadline(more))?;
@@ -199,6 +201,7 @@ impl Driver {
                     self.handle_command(command);
                     self.take_waiting(&mut inputs, 0);
                 }
+                Ok(()) = headers.changed() => self.engine.headers_changed(self.clock.now()),
                 () = &mut stopped => break,
             }
             // The runtime looks at sockets and timers when this task waits, and while one input is always

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use thiserror::Error;
+use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{mpsc, oneshot};
 
 use super::headers::{ChainView, HeaderView};
@@ -177,23 +178,68 @@ impl EngineHandle {
     ///
     /// The engine is gone, or silent for half a minute.
     pub async fn ask<T>(&self, command: impl FnOnce(Reply<T>) -> Command) -> Result<T, EngineGone> {
+        self.begin(command).await
+    }
+
+    /// The same, but the question is on its way when this returns, if there is room: so the engine takes in order
+    /// what one caller hands in, whoever waits for the answers.
+    ///
+    /// # Errors
+    ///
+    /// As [`EngineHandle::ask`].
+    pub fn begin<T, C>(&self, command: C) -> impl Future<Output = Result<T, EngineGone>> + use<T, C>
+    where
+        C: FnOnce(Reply<T>) -> Command,
+    {
         let (reply, answer) = oneshot::channel();
-        let asked = async {
-            self.0
-                .send(command(reply))
-                .await
-                .map_err(|_| EngineGone::Stopped)?;
+        let unsent = self.0.try_send(command(reply)).err();
+        let sender = self.0.clone();
+        let asked = async move {
+            match unsent {
+                None => {}
+                Some(TrySendError::Full(command)) => {
+                    let sent = sender.send(command).await;
+                    sent.map_err(|_| EngineGone::Stopped)?;
+                }
+                Some(TrySendError::Closed(_)) => return Err(EngineGone::Stopped),
+            }
             answer.await.map_err(|_| EngineGone::Stopped)
         };
-        tokio::time::timeout(ANSWER_TIME, asked)
-            .await
-            .unwrap_or(Err(EngineGone::Silent))
+        async move {
+            tokio::time::timeout(ANSWER_TIME, asked)
+                .await
+                .unwrap_or(Err(EngineGone::Silent))
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn questions_arrive_in_the_order_in_which_they_were_begun() {
+        let (engine, mut commands) = EngineHandle::channel();
+        let count = MAX_COMMANDS as u32;
+        let answers: Vec<_> = (0..count)
+            .map(|height| engine.begin(move |reply| Command::HashAt { height, reply }))
+            .collect();
+        let late = tokio::spawn(engine.begin(move |reply| Command::HashAt {
+            height: count,
+            reply,
+        }));
+        for expected in 0..=count {
+            let Some(Command::HashAt { height, reply }) = commands.recv().await else {
+                panic!("another command");
+            };
+            assert_eq!(height, expected);
+            reply.send(Some([height as u8; 32])).unwrap();
+        }
+        for (height, answer) in (0..).zip(answers) {
+            assert_eq!(answer.await, Ok(Some([height; 32])));
+        }
+        assert_eq!(late.await.unwrap(), Ok(Some([count as u8; 32])));
+    }
 
     #[tokio::test]
     async fn an_engine_that_is_gone_is_no_hang() {

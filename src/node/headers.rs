@@ -27,6 +27,10 @@ const MAX_WORK_DEPTH: u32 = 4_032;
 pub struct HeaderBook {
     headers: Arc<Mutex<Headers>>,
     tip: watch::Sender<Tip>,
+    /// Counts the headers that did not come through the engine's judge.
+    news: watch::Sender<u64>,
+    /// Counts the headers that the engine could not have judged, for lack of their parents.
+    lacks: watch::Sender<u64>,
 }
 
 /// What became of a run of headers.
@@ -99,9 +103,13 @@ impl HeaderBook {
             )?,
         };
         let (tip, _) = watch::channel(headers.tip());
+        let (news, _) = watch::channel(0);
+        let (lacks, _) = watch::channel(0);
         Ok(Self {
             headers: Arc::new(Mutex::new(headers)),
             tip,
+            news,
+            lacks,
         })
     }
 
@@ -111,6 +119,12 @@ impl HeaderBook {
     ///
     /// The rule that it breaks.
     pub fn submit(&self, header: &[u8; 80], now: Time) -> Result<Accepted, HeaderRefusal> {
+        let accepted = self.judge(header, now);
+        self.tell_news(accepted.iter().filter(|it| !it.known).count());
+        accepted
+    }
+
+    fn judge(&self, header: &[u8; 80], now: Time) -> Result<Accepted, HeaderRefusal> {
         let accepted = self.lock().accept_bytes(header, unix_seconds(now));
         self.tell_tip();
         accepted
@@ -136,12 +150,29 @@ impl HeaderBook {
             }
         }
         self.tell_tip();
+        self.tell_news(batch.fresh);
         batch
+    }
+
+    fn tell_news(&self, fresh: usize) {
+        if fresh > 0 {
+            self.news.send_modify(|count| *count += fresh as u64);
+        }
     }
 
     /// The tip, and whenever it becomes another one.
     pub fn watch_tip(&self) -> watch::Receiver<Tip> {
         self.tip.subscribe()
+    }
+
+    /// Changes whenever headers came that the engine has not judged itself.
+    pub fn watch_news(&self) -> watch::Receiver<u64> {
+        self.news.subscribe()
+    }
+
+    /// Changes whenever the engine has met a header whose parent is not known: headers should be asked for.
+    pub fn watch_lacks(&self) -> watch::Receiver<u64> {
+        self.lacks.subscribe()
     }
 
     /// Where the chain begins.
@@ -170,6 +201,20 @@ impl HeaderBook {
         self.lock().locator()
     }
 
+    /// A locator that begins at a height of the active chain: further and further apart, down to the start.
+    pub fn locator_at(&self, height: u32) -> Vec<BlockHash> {
+        let headers = self.lock();
+        let start = headers.start_height();
+        let mut heights = vec![height.clamp(start, headers.tip().height)];
+        let mut step = 1;
+        while let Some(last) = heights.last().filter(|last| **last > start) {
+            heights.push(last.saturating_sub(step).max(start));
+            step *= 2;
+        }
+        let hashes = heights.into_iter().map(|height| headers.hash_at(height));
+        hashes.flatten().collect()
+    }
+
     /// Headers of the active chain from `height` on, at most `count`, below the start none.
     pub fn from_height(&self, height: u32, count: usize) -> Vec<Header> {
         let headers = self.lock();
@@ -181,11 +226,12 @@ impl HeaderBook {
     }
 
     /// What answers `getheaders`: headers of the active chain after the first block of `locator` that is on
-    /// it, at most `count` and none after `stop`.
+    /// it, at most `count`, none after `stop` and none above height `newest`.
     pub fn after_locator(
         &self,
         locator: &[BlockHash],
         stop: Option<BlockHash>,
+        newest: u32,
         count: usize,
     ) -> Vec<Header> {
         let headers = self.lock();
@@ -195,7 +241,7 @@ impl HeaderBook {
         });
         let first = shared.unwrap_or(headers.start_height()) + 1;
         let mut found = Vec::new();
-        for height in (first..=headers.tip().height).take(count) {
+        for height in (first..=headers.tip().height.min(newest)).take(count) {
             let Some(header) = headers.by_height(height) else {
                 break;
             };
@@ -275,7 +321,12 @@ impl HeaderJudge for HeaderBook {
         header: &[u8; 80],
         now: Time,
     ) -> Result<HeaderVerdict, relay::HeaderRefusal> {
-        let accepted = self.submit(header, now).map_err(judge)?;
+        let accepted = self.judge(header, now).inspect_err(|refusal| {
+            if *refusal == HeaderRefusal::UnknownParent {
+                self.lacks.send_modify(|count| *count += 1);
+            }
+        });
+        let accepted = accepted.map_err(judge)?;
         // One guard for both: two in one expression would wait for each other.
         let headers = self.lock();
         Ok(HeaderVerdict {
@@ -372,6 +423,50 @@ pub(in crate::node) mod tests {
             chain.median_time
         );
         assert_eq!(book.header(&[9; 32]).map(|view| view.height), None);
+    }
+
+    #[test]
+    fn a_locator_reaches_from_its_height_to_the_start() {
+        let book = HeaderBook::new(Network::Regtest, None).unwrap();
+        let mut parent = Network::Regtest.genesis();
+        let now = Time::from_unix_seconds(u64::from(parent.time) + 100_000);
+        for _ in 0..40 {
+            let header = mine(parent.block_hash(), parent.time + 600);
+            book.submit(&bytes(&header), now).unwrap();
+            parent = header;
+        }
+        let heights = |from: u32| -> Vec<u32> {
+            let place = |hash: &BlockHash| book.place(*hash).unwrap().0;
+            book.locator_at(from).iter().map(place).collect()
+        };
+        assert_eq!(heights(0), [0]);
+        assert_eq!(heights(1), [1, 0]);
+        assert_eq!(heights(39), [39, 38, 36, 32, 24, 8, 0]);
+        assert_eq!(heights(99)[0], 40);
+    }
+
+    #[test]
+    fn only_headers_from_elsewhere_are_news_to_the_engine() {
+        let mut book = HeaderBook::new(Network::Regtest, None).unwrap();
+        let news = book.watch_news();
+        let genesis = Network::Regtest.genesis();
+        let now = Time::from_unix_seconds(u64::from(genesis.time) + 100_000);
+        let own = mine(genesis.block_hash(), genesis.time + 600);
+        HeaderJudge::accept(&mut book, &bytes(&own), now).unwrap();
+        assert!(!news.has_changed().unwrap());
+        // Known by now.
+        assert_eq!(book.submit_all(&[own], now).fresh, 0);
+        assert!(!news.has_changed().unwrap());
+        let other = mine(own.block_hash(), own.time + 600);
+        assert_eq!(book.submit_all(&[own, other], now).fresh, 1);
+        assert!(news.has_changed().unwrap());
+        // What the engine lacks is another matter.
+        let lacks = book.watch_lacks();
+        let orphan = mine(BlockHash::from_byte_array([3; 32]), genesis.time + 1);
+        book.submit_all(&[orphan], now);
+        assert!(!lacks.has_changed().unwrap());
+        HeaderJudge::accept(&mut book, &bytes(&orphan), now).unwrap_err();
+        assert!(lacks.has_changed().unwrap());
     }
 
     #[test]

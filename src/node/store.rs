@@ -171,6 +171,18 @@ impl BlockStore {
         Ok(None)
     }
 
+    /// Keeps a block no longer. Whether it was kept.
+    pub fn remove(&self, hash: &Hash) -> bool {
+        let mut index = self.index();
+        let Some(number) = index.by_hash.get(hash).copied() else {
+            return false;
+        };
+        let removed = index.remove(number, hash);
+        drop(index);
+        remove_file(&file_path(&self.folder, number, hash));
+        removed
+    }
+
     /// Whether the block is kept.
     pub fn contains(&self, hash: &Hash) -> bool {
         self.index().by_hash.contains_key(hash)

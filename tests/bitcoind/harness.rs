@@ -4,18 +4,17 @@
 //! waits for a block asks bitcoind to say when it is there (`waitforblock`).
 
 use std::ffi::OsString;
-use std::io::{BufRead, BufReader};
 use std::net::{SocketAddr, TcpListener};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Condvar, Mutex};
-use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use base64::Engine;
 use bitcoin::BlockHash;
 use serde_json::{Value, json};
 use tempfile::TempDir;
+
+use super::log::Log;
 
 /// How long anything may take, on a machine with much else to do.
 pub const PATIENCE: Duration = Duration::from_secs(120);
@@ -42,33 +41,32 @@ pub fn free_ports<const N: usize>() -> [u16; N] {
     sockets.map(|socket| socket.local_addr().expect("it is bound").port())
 }
 
-/// What bitcoind has logged, and whether it still runs.
-#[derive(Default)]
-struct Log {
-    lines: Mutex<(Vec<String>, bool)>,
-    changed: Condvar,
-}
-
 /// A bitcoind on regtest.
 pub struct Bitcoind {
     executable: PathBuf,
     arguments: Vec<OsString>,
     folder: TempDir,
     child: Child,
-    log: Arc<Log>,
+    log: Log,
     p2p_port: u16,
     rpc_port: u16,
     zmq_port: u16,
+    network: &'static str,
 }
 
 impl Bitcoind {
     /// Starts one with these arguments besides its own and waits until it is ready.
     pub fn start(executable: &Path, arguments: &[&str]) -> Self {
+        Self::start_on("regtest", executable, arguments)
+    }
+
+    /// The same on another network.
+    pub fn start_on(network: &'static str, executable: &Path, arguments: &[&str]) -> Self {
         let [p2p_port, rpc_port, zmq_port] = free_ports();
         let folder = tempfile::tempdir().expect("there is room for a folder");
         let zmq = format!("tcp://127.0.0.1:{zmq_port}");
         let own = [
-            "-regtest".into(),
+            format!("-chain={network}"),
             format!("-datadir={}", folder.path().display()),
             format!("-bind=127.0.0.1:{p2p_port}"),
             format!("-rpcport={rpc_port}"),
@@ -104,6 +102,7 @@ impl Bitcoind {
             p2p_port,
             rpc_port,
             zmq_port,
+            network,
         };
         started.wait_for_log("Done loading");
         started
@@ -112,6 +111,17 @@ impl Bitcoind {
     /// Ends it, politely, and starts it again on the same folder and ports.
     pub fn restart(&mut self) {
         self.stop();
+        self.start_again();
+    }
+
+    /// Ends it at once, as a loss of power would, and waits until it is gone.
+    pub fn kill(&mut self) {
+        self.child.kill().expect("it runs");
+        self.child.wait().expect("it is our child");
+    }
+
+    /// Starts it again on the same folder and ports.
+    pub fn start_again(&mut self) {
         (self.child, self.log) = launch(&self.executable, &self.arguments);
         self.wait_for_log("Done loading");
     }
@@ -144,7 +154,7 @@ impl Bitcoind {
 
     /// The file with the password of its JSON-RPC.
     pub fn cookie(&self) -> PathBuf {
-        self.folder().join("regtest/.cookie")
+        self.folder().join(self.network).join(".cookie")
     }
 
     /// A call of its JSON-RPC; the error is its own text.
@@ -194,40 +204,40 @@ impl Bitcoind {
 
     /// Waits until a block is its tip.
     pub fn wait_for_block(&self, hash: BlockHash) {
-        let patience_ms = PATIENCE.as_millis() as u64 - 1_000;
+        let tip = self.try_wait_for_block(hash);
+        assert_eq!(tip, hash, "{}", self.tail());
+    }
+
+    /// Waits until a block is its tip, or long enough; its tip then.
+    pub fn try_wait_for_block(&self, hash: BlockHash) -> BlockHash {
+        let patience_ms = PATIENCE.as_millis() as u64 / 2;
         let tip = self.call("waitforblock", json!([hash, patience_ms]));
-        assert_eq!(tip["hash"], json!(hash), "{}", self.tail());
+        serde_json::from_value(tip["hash"].clone()).expect("a hash")
+    }
+
+    /// Waits until a block is its tip or below it.
+    pub fn wait_for_block_or_more(&self, hash: BlockHash) {
+        loop {
+            let header = self.rpc("getblockheader", json!([hash]));
+            let confirmations = header.ok().and_then(|it| it["confirmations"].as_i64());
+            if confirmations.is_some_and(|count| count > 0) {
+                return;
+            }
+            let tip = self.tip();
+            let patience_ms = PATIENCE.as_millis() as u64 / 2;
+            let next = self.call("waitfornewblock", json!([patience_ms, tip]));
+            assert_ne!(next["hash"], json!(tip), "nothing more: {}", self.tail());
+        }
     }
 
     /// Waits until its log has a line with this text, and gives that line.
     pub fn wait_for_log(&self, text: &str) -> String {
-        let until = Instant::now() + PATIENCE;
-        let mut lines = self.log.lines.lock().expect("nobody panicked");
-        let mut seen = 0;
-        loop {
-            let (known, is_over) = &*lines;
-            if let Some(line) = known.iter().skip(seen).find(|line| line.contains(text)) {
-                return line.clone();
-            }
-            seen = known.len();
-            let left = until.saturating_duration_since(Instant::now());
-            if *is_over || left.is_zero() {
-                drop(lines);
-                panic!("no {text:?} in bitcoind's log:\n{}", self.tail());
-            }
-            (lines, _) = self
-                .log
-                .changed
-                .wait_timeout(lines, left)
-                .expect("nobody panicked");
-        }
+        self.log.wait(text)
     }
 
     /// The last lines of its log.
     pub fn tail(&self) -> String {
-        let lines = self.log.lines.lock().expect("nobody panicked");
-        let start = lines.0.len().saturating_sub(40);
-        lines.0[start..].join("\n")
+        self.log.tail()
     }
 }
 
@@ -239,7 +249,7 @@ impl Drop for Bitcoind {
     }
 }
 
-fn launch(executable: &Path, arguments: &[OsString]) -> (Child, Arc<Log>) {
+fn launch(executable: &Path, arguments: &[OsString]) -> (Child, Log) {
     let mut child = Command::new(executable)
         .args(arguments)
         .stdin(Stdio::null())
@@ -247,16 +257,6 @@ fn launch(executable: &Path, arguments: &[OsString]) -> (Child, Arc<Log>) {
         .stderr(Stdio::inherit())
         .spawn()
         .expect("bitcoind starts");
-    let output = child.stdout.take().expect("it is piped");
-    let log = Arc::new(Log::default());
-    let shared = Arc::clone(&log);
-    thread::spawn(move || {
-        for line in BufReader::new(output).lines().map_while(Result::ok) {
-            shared.lines.lock().expect("nobody panicked").0.push(line);
-            shared.changed.notify_all();
-        }
-        shared.lines.lock().expect("nobody panicked").1 = true;
-        shared.changed.notify_all();
-    });
+    let log = Log::of(child.stdout.take().expect("it is piped"));
     (child, log)
 }

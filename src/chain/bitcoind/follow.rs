@@ -9,7 +9,7 @@ use tokio::task::JoinSet;
 
 use super::answer::MempoolList;
 use super::error::RpcError;
-use super::mempool::{Mempool, MempoolCommand};
+use super::mempool::{Feed, Mempool, MempoolCommand};
 use super::notice::{Notice, SequenceEvent, Topic};
 use super::rpc::Rpc;
 use super::zmq::ZmqEvent;
@@ -21,6 +21,8 @@ const MAX_AT_ONCE: usize = 1_024;
 /// What a mempool is followed by.
 #[derive(Clone, Debug)]
 pub enum FollowInput {
+    /// Another node is followed from now on, or none for now.
+    Switch(Option<(Rpc, Feed)>),
     /// The publisher is connected: what it published before is not known.
     Connected,
     /// Notifications of `sequence` are missing.
@@ -68,51 +70,45 @@ enum Answer {
     Bodies(usize, Result<Vec<Option<Bytes>>, RpcError>),
 }
 
-/// Follows the mempool of the node behind `rpc` until `inputs` or `outputs` close; then gives the machine back, for
-/// another node ([`Mempool::handle_feed`]).
+/// Follows the mempool of the node that [`FollowInput::Switch`] names, until `inputs` or `outputs` close.
 ///
 /// `outputs` should have room for little: while nobody takes what is given out, nothing new is asked for.
 pub async fn follow(
     mut mempool: Mempool,
-    rpc: Rpc,
     now: impl Fn() -> Time,
     mut inputs: mpsc::Receiver<FollowInput>,
     outputs: mpsc::Sender<FollowOutput>,
-) -> Mempool {
+) {
+    let mut followed: Option<Rpc> = None;
     let mut calls: JoinSet<Answer> = JoinSet::new();
     let mut batch = Vec::with_capacity(MAX_AT_ONCE);
     loop {
-        while let Some(command) = mempool.poll_command(now()) {
-            let output = match command {
-                MempoolCommand::List => {
-                    let rpc = rpc.clone();
-                    calls.spawn(async move { Answer::List(rpc.raw_mempool_with_sequence().await) });
-                    continue;
-                }
-                MempoolCommand::Fetch(ids) => {
-                    let rpc = rpc.clone();
-                    calls.spawn(async move {
-                        Answer::Bodies(ids.len(), rpc.raw_transactions(&ids).await)
-                    });
-                    continue;
-                }
-                MempoolCommand::Add(transactions) => FollowOutput::Add(transactions),
-                MempoolCommand::Demote(ids) => FollowOutput::Demote(ids),
-            };
+        while let Some(output) = followed
+            .as_ref()
+            .and_then(|rpc| next_output(&mut mempool, now(), rpc, &mut calls))
+        {
             if outputs.send(output).await.is_err() {
-                return mempool;
+                return;
             }
         }
-        let wait = mempool
-            .poll_deadline()
-            .map_or(Duration::MAX, |at| at.since(now()));
+        let deadline = mempool.poll_deadline().filter(|_| followed.is_some());
+        let wait = deadline.map_or(Duration::MAX, |at| at.since(now()));
         tokio::select! {
             count = inputs.recv_many(&mut batch, MAX_AT_ONCE) => {
                 if count == 0 {
-                    return mempool;
+                    return;
                 }
                 for input in batch.drain(..) {
-                    take(&mut mempool, now(), input);
+                    match input {
+                        FollowInput::Switch(node) => {
+                            // What the old one was asked is answered no more.
+                            calls = JoinSet::new();
+                            let feed = node.as_ref().map_or(Feed::None, |(_, feed)| *feed);
+                            mempool.handle_feed(now(), feed);
+                            followed = node.map(|(rpc, _)| rpc);
+                        }
+                        input => take(&mut mempool, now(), input),
+                    }
                 }
             }
             Some(answer) = calls.join_next() => {
@@ -120,10 +116,34 @@ pub async fn follow(
                 if let Some(error) = settle(&mut mempool, now(), answer)
                     && outputs.send(FollowOutput::Trouble(error)).await.is_err()
                 {
-                    return mempool;
+                    return;
                 }
             }
             () = tokio::time::sleep(wait) => {}
+        }
+    }
+}
+
+/// Carries out what the machine wants until there is something to give out.
+fn next_output(
+    mempool: &mut Mempool,
+    now: Time,
+    rpc: &Rpc,
+    calls: &mut JoinSet<Answer>,
+) -> Option<FollowOutput> {
+    loop {
+        let rpc = rpc.clone();
+        match mempool.poll_command(now)? {
+            MempoolCommand::List => {
+                calls.spawn(async move { Answer::List(rpc.raw_mempool_with_sequence().await) });
+            }
+            MempoolCommand::Fetch(ids) => {
+                calls.spawn(
+                    async move { Answer::Bodies(ids.len(), rpc.raw_transactions(&ids).await) },
+                );
+            }
+            MempoolCommand::Add(transactions) => return Some(FollowOutput::Add(transactions)),
+            MempoolCommand::Demote(ids) => return Some(FollowOutput::Demote(ids)),
         }
     }
 }
@@ -134,6 +154,8 @@ fn take(mempool: &mut Mempool, now: Time, input: FollowInput) {
         FollowInput::Sequence(event) => mempool.handle_sequence(now, event),
         FollowInput::Transaction(body) => mempool.handle_transaction(body),
         FollowInput::Block(hash, txids) => mempool.handle_block(hash, &txids),
+        // Taken by whoever holds the client.
+        FollowInput::Switch(_) => {}
     }
 }
 

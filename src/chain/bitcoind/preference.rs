@@ -20,6 +20,8 @@ use crate::time::Time;
 pub const RETURN_TIME: Duration = Duration::from_secs(30);
 /// How often a node that answers is asked how it does, if nothing else was heard of it.
 pub const PROBE_TIME: Duration = Duration::from_secs(60);
+/// How often a node that catches up with the network is asked, while it tells of new blocks.
+pub const CATCH_UP_TIME: Duration = Duration::from_secs(1);
 /// The first wait after a failure: a restart of bitcoind takes a few seconds.
 const LEAST_WAIT: Duration = Duration::from_millis(500);
 /// The longest wait: trying costs one connection.
@@ -95,6 +97,11 @@ impl Nodes {
         self.preferred
     }
 
+    /// What is known of one.
+    pub fn status(&self, node: usize) -> Option<&Status> {
+        self.nodes.get(node).map(|node| &node.status)
+    }
+
     /// What is known of each.
     pub fn statuses(&self) -> impl Iterator<Item = &Status> {
         self.nodes.iter().map(|node| &node.status)
@@ -123,21 +130,31 @@ impl Nodes {
         if !heard.has_rpc {
             heard.status.failures = 0;
         }
+        // Whether it has caught up only its answer tells.
+        let catches_up = |info: &BlockchainInfo| info.initial_block_download;
+        if heard.status.info.as_ref().is_some_and(catches_up) {
+            heard.probe_at = heard.probe_at.map(|at| at.min(now + CATCH_UP_TIME));
+        }
         if !heard.has_rpc || heard.status.state.is_usable() {
             self.judge_all(now, node);
         }
     }
 
-    /// A call failed, or a connection. What only refused one call changes nothing.
+    /// A call failed, or a connection. What only refused one call changes nothing for a node that answers others.
     pub fn handle_failure(&mut self, now: Time, node: usize, error: &RpcError) {
         let Some(failed) = self.nodes.get_mut(node) else {
             return;
         };
-        let Some(state) = State::of_error(error) else {
-            if failed.has_rpc {
-                failed.probe_at = failed.probe_at.or(Some(now + PROBE_TIME));
+        let state = match State::of_error(error) {
+            Some(state) => state,
+            None if failed.status.state.is_usable() => {
+                if failed.has_rpc {
+                    failed.probe_at = failed.probe_at.or(Some(now + PROBE_TIME));
+                }
+                return;
             }
-            return;
+            // It listens, and can't be used.
+            None => State::Refused,
         };
         failed.status.failures = failed.status.failures.saturating_add(1);
         failed.has_failed |= failed.status.height.is_some();
@@ -145,6 +162,27 @@ impl Nodes {
             failed.probe_at = Some(now + failed.backoff.failed());
         }
         self.set_state(now, node, state, error.to_string());
+        self.choose(now);
+    }
+
+    /// A node without RPC is connected: until more is heard of it, nothing speaks against it.
+    pub fn handle_reached(&mut self, now: Time, node: usize) {
+        let is_new = |node: &&Node| !node.has_rpc && !node.status.state.is_usable();
+        if self.nodes.get(node).filter(is_new).is_some() {
+            let reason = "connected, and has told no block yet".into();
+            self.set_state(now, node, State::Live, reason);
+            self.judge_all(now, node);
+        }
+    }
+
+    /// A node without RPC is reached by no way any more.
+    pub fn handle_lost(&mut self, now: Time, node: usize, reason: String) {
+        let Some(lost) = self.nodes.get_mut(node).filter(|node| !node.has_rpc) else {
+            return;
+        };
+        lost.status.failures = lost.status.failures.saturating_add(1);
+        lost.has_failed |= lost.status.state.is_usable();
+        self.set_state(now, node, State::Unreachable, reason);
         self.choose(now);
     }
 

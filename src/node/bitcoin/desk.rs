@@ -15,11 +15,14 @@ use tokio::sync::{mpsc, watch};
 
 use super::fetches::{Fetches, Origin, Purpose};
 use super::find::{Finder, Found, Query};
+use super::follower::Follower;
 use super::ledger::{Ledger, NodeNumber, Via};
-use super::link::{Link, NodeReport};
+use super::link::{Link, Listener, NodeReport};
 use super::peers::{PeerNumber, Peers};
 use super::status::NodeStatus;
+use crate::chain::bitcoind::answer::BlockchainInfo;
 use crate::chain::bitcoind::follow::FollowInput;
+use crate::chain::bitcoind::{Nodes, RpcError};
 use crate::chain::p2p::connection::Accepted;
 use crate::chain::p2p::{CloseReason, PeerEvent};
 use crate::chain::{Network, Tip};
@@ -69,7 +72,12 @@ pub(super) enum Done {
     Fetched {
         hash: BlockHash,
         node: NodeNumber,
-        block: Option<Bytes>,
+        block: Result<Option<Bytes>, RpcError>,
+    },
+    /// A node was asked how it does: its chain, and the name and version that it gives itself.
+    Probed {
+        node: NodeNumber,
+        answer: Result<(BlockchainInfo, String), RpcError>,
     },
     /// A block of long ago was checked: its transactions are those of its header, or not.
     Checked {
@@ -102,7 +110,21 @@ pub(super) struct Shared {
     /// Blocks on the way there.
     pub kept: BlockQueue,
     pub done: mpsc::Sender<Done>,
+    pub reports: mpsc::Sender<(NodeNumber, NodeReport)>,
     pub stop: Stop,
+}
+
+impl Shared {
+    /// What a task that listens to a node needs.
+    pub fn listener(&self, node: NodeNumber) -> Listener {
+        Listener {
+            node,
+            book: self.book.clone(),
+            clock: self.clock,
+            reports: self.reports.clone(),
+            stop: self.stop.clone(),
+        }
+    }
 }
 
 /// Where the desk's inputs arrive.
@@ -124,6 +146,10 @@ pub(super) struct Desk {
     pub peers: Peers,
     pub dialler: super::dial::Dialler,
     pub links: Vec<Link>,
+    /// Who of them can be used, and who is asked.
+    pub nodes: Nodes,
+    /// Keeps the cache in step with the mempool of the one that is asked.
+    pub follower: Follower,
     pub ledger: Ledger,
     pub fetches: Fetches,
     /// The search for peers.
@@ -137,6 +163,8 @@ pub(super) struct Desk {
     /// When the progress of the headers was told last.
     pub progress: Option<Time>,
     pub status: watch::Sender<Arc<Vec<NodeStatus>>>,
+    /// Something has changed in what `status` told last.
+    pub is_status_stale: bool,
 }
 
 impl Desk {
@@ -148,6 +176,7 @@ impl Desk {
 
     async fn work(&mut self, inputs: &mut Inputs) {
         let mut tip = self.shared.book.watch_tip();
+        let mut lacks = self.shared.book.watch_lacks();
         let stop = self.shared.stop.clone();
         let mut stopped = std::pin::pin!(stop.stopped());
         loop {
@@ -181,6 +210,7 @@ impl Desk {
                     let tip = *tip.borrow_and_update();
                     self.on_tip(tip);
                 }
+                Ok(()) = lacks.changed() => self.lack_headers(),
                 () = sleep => {}
             }
         }
@@ -194,29 +224,29 @@ impl Desk {
         let now = self.now();
         let owed = self.peers.any_owed().then(|| now + OWED_PAUSE);
         let feeding = self.links.iter().filter_map(|link| link.deadline(now));
+        let probes = self.nodes.poll_deadline();
         let finding = self.finder.deadline(now);
-        feeding
-            .chain(self.fetches.deadline())
-            .chain(owed)
-            .chain(finding)
-            .min()
+        let times = feeding.chain(self.fetches.deadline()).chain(owed);
+        let times = times.chain(probes).chain(self.peers.deadline());
+        times.chain(finding).min()
     }
 
     /// Puts the questions that are due.
     fn settle(&mut self) {
         let now = self.now();
         self.dial_nodes();
+        self.ask_nodes(now);
         for peer in self.peers.take_unheard() {
             self.on_closed(peer, CloseReason::NotReading);
         }
-        for peer in self.peers.owed() {
-            self.announce_tip(peer);
-        }
+        // What found no room at a node is fed to it.
+        self.peers.forget_owed();
         for node in 0..self.links.len() {
             self.feed(node, now);
         }
         self.fetch(now);
         self.find(now);
+        self.tell_status();
     }
 
     fn on_done(&mut self, done: Done) {
@@ -229,14 +259,13 @@ impl Desk {
                 answer,
             } => self.on_offered(hash, via, origin, answer),
             Done::Disk { hash, block } => self.on_fetched(hash, Origin::Disk, block),
-            Done::Fetched { hash, node, block } => {
-                self.on_fetched(hash, Origin::Rpc(node), block);
-            }
+            Done::Fetched { hash, node, block } => self.on_fetched_by_rpc(hash, node, block),
             Done::Checked {
                 hash,
                 origin,
                 block,
             } => self.on_checked(hash, origin, block),
+            Done::Probed { node, answer } => self.on_probed(node, answer),
             Done::LookedUp { node, address } => self.on_looked_up(node, address),
             Done::Find(found) => self.on_found(found),
             Done::Answer { peer, command } => {
@@ -269,7 +298,7 @@ impl Desk {
             self.at_hand.pop_front();
         }
         self.at_hand.push_back(whole.clone());
-        self.tell_followers(&whole);
+        self.tell_follower(&whole);
         self.give_to_nodes(&whole, now);
         self.announce(&whole);
         let purposes = self.fetches.got(&hash);
@@ -277,26 +306,21 @@ impl Desk {
         self.tell_line(hash);
     }
 
-    /// The nodes' mempools lose what the block has.
-    fn tell_followers(&mut self, whole: &WholeBlock) {
+    /// The node's mempool loses what the block has.
+    fn tell_follower(&mut self, whole: &WholeBlock) {
         let transactions = &whole.block.transactions;
         let ids = transactions
             .iter()
             .map(|it| Txid::from_byte_array(it.txid()));
-        let ids: Vec<Txid> = ids.collect();
-        for follower in self
-            .links
-            .iter_mut()
-            .filter_map(|link| link.follower.as_mut())
-        {
-            follower.tell(FollowInput::Block(whole.hash, ids.clone()));
-        }
+        let block = FollowInput::Block(whole.hash, ids.collect());
+        self.follower.tell(block);
     }
 
     fn on_tip(&mut self, tip: Tip) {
         if self.floor.is_some() {
             self.hold_missing(tip, super::hold::Patience::RelayMayBring);
         }
+        self.is_status_stale = true;
     }
 
     /// Runs a task whose result comes back to the desk.
@@ -322,7 +346,7 @@ impl Desk {
             match *purpose {
                 Purpose::Hold => {}
                 Purpose::Serve(peer) => self.serve_fetched(peer, hash, block),
-                Purpose::Feed(node) => self.submit(hash, block.clone(), node, now),
+                Purpose::Feed(node) => self.feed_with(node, hash, block, now),
             }
         }
     }

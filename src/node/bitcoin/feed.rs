@@ -1,4 +1,7 @@
 //! Which block a Bitcoin node that has fallen behind is given next. No I/O.
+//!
+//! It is given one block at a time, each after it has answered for the one before: so they come in order, however
+//! fast they were mined, and a node that takes its time is not swamped.
 
 use std::time::Duration;
 
@@ -10,65 +13,40 @@ use crate::chain::Tip;
 use crate::node::headers::HeaderBook;
 use crate::time::Time;
 
-/// How long a node may be behind before it is fed: usually the block that it lacks is under way to it.
-const PATIENCE: Duration = Duration::from_secs(2);
-/// How long to leave a node alone that could not be fed.
-const REST: Duration = Duration::from_secs(10);
+/// How long to leave a node alone that could not be fed, at first: a parent that it lacked may be there soon.
+const LEAST_REST: Duration = Duration::from_millis(500);
+/// The longest rest.
+const MOST_REST: Duration = Duration::from_secs(30);
 
 /// One node's feeding.
 #[derive(Clone, Debug, Default)]
 pub struct Feed {
-    /// Our tip at which the node was seen behind.
-    behind: Option<BlockHash>,
     not_before: Option<Time>,
-    /// The node has just come up: what it lacks is not under way.
-    fresh: bool,
-    /// The block that it is given now, with its height.
-    current: Option<(u32, BlockHash)>,
-    /// The last one for which it has answered.
+    /// How long the last rest was.
+    rest: Duration,
+    /// The last block for which it has answered, with its height.
     answered: Option<(u32, BlockHash)>,
 }
 
 impl Feed {
-    /// The node has come up: what it lacks is given at once.
+    /// The node has come up, maybe with another chain than before.
     pub fn start(&mut self) {
-        *self = Self {
-            fresh: true,
-            ..Self::default()
-        };
+        *self = Self::default();
     }
 
-    /// It is not to be fed, or can't be now; it is looked at again when the tip moves.
-    pub fn stop(&mut self) {
-        *self = Self {
-            behind: self.behind,
-            ..Self::default()
-        };
-    }
-
-    /// The block to give to a node whose best block is `node`, if it is to be given one.
+    /// The block to give to a node whose best block is `best`, with its height, if there is one.
     pub fn next(
         &mut self,
-        node: Option<(BlockHash, u32)>,
+        best: BlockHash,
         book: &HeaderBook,
         tip: Tip,
         now: Time,
-    ) -> Option<BlockHash> {
-        let (best, _) = node?;
+    ) -> Option<(u32, BlockHash)> {
         if best == tip.hash {
-            *self = Self::default();
+            self.start();
             return None;
         }
-        if self.behind != Some(tip.hash) {
-            let patience = match self.fresh {
-                true => Duration::ZERO,
-                false => PATIENCE,
-            };
-            self.fresh = false;
-            self.behind = Some(tip.hash);
-            self.not_before = Some(now + patience);
-        }
-        if self.not_before.is_none_or(|time| time > now) {
+        if self.not_before.is_some_and(|time| time > now) {
             return None;
         }
         // A block that is not known here is ahead of us, or of a branch that we have not seen.
@@ -81,22 +59,23 @@ impl Feed {
             .filter(|(height, hash)| book.hash_at(*height) == Some(*hash))
             .map_or(shared, |(height, _)| height.max(shared));
         let height = answered + 1;
-        let hash = book.hash_at(height)?;
-        self.current = Some((height, hash));
-        Some(hash)
+        Some((height, book.hash_at(height)?))
     }
 
     /// The node has answered for a block.
-    pub fn answered(&mut self, hash: &BlockHash, verdict: &Verdict, now: Time) {
-        let Some((height, current)) = self.current.filter(|(_, current)| current == hash) else {
-            return;
-        };
-        self.current = None;
+    pub fn answered(&mut self, height: u32, hash: BlockHash, verdict: &Verdict, now: Time) {
         match verdict {
             Verdict::Accepted | Verdict::Duplicate | Verdict::Inconclusive => {
-                self.answered = Some((height, current));
+                self.answered = Some((height, hash));
+                self.not_before = None;
+                self.rest = Duration::ZERO;
             }
-            Verdict::Invalid(_) | Verdict::Failed(_) => self.not_before = Some(now + REST),
+            Verdict::Invalid(_) | Verdict::Failed(_) => {
+                // From its best block on again: it may have lost what it had taken.
+                self.answered = None;
+                self.rest = (self.rest * 2).clamp(LEAST_REST, MOST_REST);
+                self.not_before = Some(now + self.rest);
+            }
         }
     }
 
@@ -117,6 +96,32 @@ fn last_shared(book: &HeaderBook, hash: BlockHash) -> Option<u32> {
         hash = book.parent(hash)?;
     }
     None
+}
+
+/// Whether a block is `tip` or one of its ancestors, as far as can be told with the blocks that are served.
+pub(super) fn is_below(book: &HeaderBook, block: BlockHash, tip: BlockHash) -> bool {
+    if block == tip {
+        return true;
+    }
+    let (Some((height, active)), Some(shared)) = (book.place(block), last_shared(book, tip)) else {
+        return false;
+    };
+    if active {
+        return height <= shared;
+    }
+    let mut hash = tip;
+    for _ in 0..=SERVED_DEPTH {
+        match book.place(hash) {
+            Some((above, false)) if above > height => {}
+            Some(_) => return hash == block,
+            None => return false,
+        }
+        let Some(parent) = book.parent(hash) else {
+            return false;
+        };
+        hash = parent;
+    }
+    false
 }
 
 #[cfg(test)]
@@ -151,42 +156,47 @@ mod tests {
     }
 
     #[test]
-    fn a_node_that_comes_up_is_fed_at_once_and_in_order() {
+    fn a_node_is_fed_in_order_and_each_block_once() {
         let book = HeaderBook::new(Network::Regtest, None).unwrap();
         let hashes = grow(&book, Network::Regtest.genesis(), 5, 600);
         let mut feed = Feed::default();
-        feed.start();
-        let best = Some((hashes[2], 2));
-        for hash in &hashes[3..] {
-            assert_eq!(feed.next(best, &book, tip(&book), now()), Some(*hash));
+        for (height, hash) in (3..).zip(&hashes[3..]) {
+            let next = Some((height, *hash));
+            assert_eq!(feed.next(hashes[2], &book, tip(&book), now()), next);
             // Until it has answered, it is the same one.
-            assert_eq!(feed.next(best, &book, tip(&book), now()), Some(*hash));
-            feed.answered(hash, &Verdict::Inconclusive, now());
+            assert_eq!(feed.next(hashes[2], &book, tip(&book), now()), next);
+            feed.answered(height, *hash, &Verdict::Inconclusive, now());
         }
-        assert_eq!(feed.next(best, &book, tip(&book), now()), None);
-        assert_eq!(
-            feed.next(Some((hashes[5], 5)), &book, tip(&book), now()),
-            None
-        );
+        assert_eq!(feed.next(hashes[2], &book, tip(&book), now()), None);
+        assert_eq!(feed.next(hashes[5], &book, tip(&book), now()), None);
+        // It has lost some of them.
+        let next = Some((4, hashes[4]));
+        assert_eq!(feed.next(hashes[3], &book, tip(&book), now()), next);
     }
 
     #[test]
-    fn a_node_that_is_up_has_time_to_take_a_block() {
+    fn a_node_that_refuses_is_left_alone_longer_each_time() {
         let book = HeaderBook::new(Network::Regtest, None).unwrap();
-        let hashes = grow(&book, Network::Regtest.genesis(), 2, 600);
+        let hashes = grow(&book, Network::Regtest.genesis(), 3, 600);
         let mut feed = Feed::default();
-        let best = Some((hashes[1], 1));
-        assert_eq!(feed.next(best, &book, tip(&book), now()), None);
-        assert_eq!(feed.deadline(now()), Some(now() + PATIENCE));
-        let later = now() + PATIENCE;
-        assert_eq!(feed.next(best, &book, tip(&book), later), Some(hashes[2]));
-        feed.answered(&hashes[2], &Verdict::Failed("gone".to_owned()), later);
-        assert_eq!(feed.next(best, &book, tip(&book), later), None);
-        assert_eq!(feed.deadline(later), Some(later + REST));
-        assert_eq!(
-            feed.next(best, &book, tip(&book), later + REST),
-            Some(hashes[2])
-        );
+        feed.answered(2, hashes[2], &Verdict::Accepted, now());
+        let (mut time, mut rests) = (now(), Vec::new());
+        for _ in 0..10 {
+            feed.answered(3, hashes[3], &Verdict::Failed("gone".to_owned()), time);
+            assert_eq!(feed.next(hashes[1], &book, tip(&book), time), None);
+            let later = feed.deadline(time).unwrap();
+            rests.push(later.since(time));
+            time = later;
+            // What it said to have taken it has not: that comes again first.
+            let next = Some((2, hashes[2]));
+            assert_eq!(feed.next(hashes[1], &book, tip(&book), time), next);
+        }
+        assert_eq!(rests[0], LEAST_REST);
+        assert_eq!(rests[1], 2 * LEAST_REST);
+        assert_eq!(rests[9], MOST_REST);
+        assert!(rests.is_sorted());
+        feed.answered(2, hashes[2], &Verdict::Accepted, time);
+        assert_eq!(feed.deadline(time), None);
     }
 
     #[test]
@@ -195,17 +205,16 @@ mod tests {
         let old = grow(&book, Network::Regtest.genesis(), 12, 600);
         let new = grow(&book, book.from_height(2, 1)[0], 11, 601);
         let mut feed = Feed::default();
-        feed.start();
-        assert_eq!(
-            feed.next(Some((old[12], 12)), &book, tip(&book), now()),
-            Some(new[1])
-        );
+        let next = Some((3, new[1]));
+        assert_eq!(feed.next(old[12], &book, tip(&book), now()), next);
+        let old_below = |block: BlockHash| is_below(&book, block, old[12]);
+        assert!(old.iter().all(|block| old_below(*block)));
+        assert!(!new.iter().skip(1).any(|block| old_below(*block)));
+        assert!(new.iter().all(|block| is_below(&book, *block, new[11])));
+        assert!(is_below(&book, old[2], new[11]) && !is_below(&book, old[3], new[11]));
+        assert!(!is_below(&book, old[12], old[11]) && !is_below(&book, new[9], new[8]));
         // Nothing is known of a branch that nobody has shown.
         let strange = mine(old[3], 7).block_hash();
-        feed.start();
-        assert_eq!(
-            feed.next(Some((strange, 4)), &book, tip(&book), now()),
-            None
-        );
+        assert_eq!(feed.next(strange, &book, tip(&book), now()), None);
     }
 }

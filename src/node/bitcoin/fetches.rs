@@ -22,6 +22,8 @@ const PATIENCE: Duration = Duration::from_secs(20);
 const MAX_AGE: Duration = Duration::from_secs(600);
 /// When a block that nobody had is asked for again.
 const RETRY: Duration = Duration::from_secs(10);
+/// How long a peer waits for a block that this node is after itself: as a rule it is on its way.
+const SERVE_TIME: Duration = Duration::from_secs(20);
 
 /// Whom a block can be asked of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -47,6 +49,8 @@ pub enum Purpose {
 
 #[derive(Debug)]
 struct Fetch {
+    /// Of the block, as far as that is known: the lowest is asked for first, since the others follow from it.
+    height: u32,
     since: Time,
     not_before: Time,
     /// How often nobody had it.
@@ -72,12 +76,19 @@ pub struct Fetches {
 }
 
 impl Fetches {
-    /// A block is wanted, not before a time at which it may have come anyway. Whether there was room.
-    pub fn want(&mut self, hash: BlockHash, purpose: Purpose, not_before: Time, now: Time) -> bool {
+    /// The block at a height is wanted, not before a time at which it may have come anyway. Whether there was room.
+    pub fn want(
+        &mut self,
+        (height, hash): (u32, BlockHash),
+        purpose: Purpose,
+        not_before: Time,
+        now: Time,
+    ) -> bool {
         if !self.wanted.contains_key(&hash) && self.wanted.len() >= MAX_WANTED {
             return false;
         }
         let fetch = self.wanted.entry(hash).or_insert_with(|| Fetch {
+            height,
             since: now,
             not_before,
             rounds: 0,
@@ -109,12 +120,14 @@ impl Fetches {
 
     /// What to do now. `sources` gives for a block whom to ask, the best first.
     ///
-    /// When nobody is left to ask, those who serve others are told at once; what is wanted for this node is
-    /// asked for again later, until it is too old.
+    /// When nobody is left to ask, what is wanted for this node is asked for again later, until it is too old; what
+    /// only others want is given up at once, and what they want as well after a while.
     pub fn step(&mut self, now: Time, sources: impl Fn(&BlockHash) -> Vec<Origin>) -> Step {
         let mut under_way = self.under_way();
         let mut step = Step::default();
-        for (hash, fetch) in &mut self.wanted {
+        let mut in_order: Vec<_> = self.wanted.iter_mut().collect();
+        in_order.sort_by_key(|(hash, fetch)| (fetch.height, **hash));
+        for (hash, fetch) in in_order {
             if fetch.current.is_some_and(|(_, deadline)| deadline <= now) {
                 fetch.current = None;
                 under_way -= 1;
@@ -136,8 +149,10 @@ impl Fetches {
             fetch.rounds += 1;
             fetch.not_before = now + RETRY;
             let too_old = fetch.since + MAX_AGE < now;
+            let is_own = |purpose: &Purpose| matches!(purpose, Purpose::Hold | Purpose::Feed(_));
+            let serves = fetch.purposes.iter().any(is_own) && fetch.since + SERVE_TIME > now;
             fetch.purposes.retain(|purpose| {
-                let stays = !too_old && matches!(purpose, Purpose::Hold | Purpose::Feed(_));
+                let stays = !too_old && (serves || is_own(purpose));
                 if !stays {
                     step.give_up.push((*hash, *purpose));
                 }
@@ -234,8 +249,8 @@ mod tests {
         let mut fetches = Fetches::default();
         let sources =
             |_: &BlockHash| vec![Origin::Disk, Origin::Rpc(0), Origin::Peer(ConnectionId(3))];
-        assert!(fetches.want(hash(1), Purpose::Hold, at(0), at(0)));
-        assert!(fetches.want(hash(1), SERVE, at(5), at(0)));
+        assert!(fetches.want((1, hash(1)), Purpose::Hold, at(0), at(0)));
+        assert!(fetches.want((1, hash(1)), SERVE, at(5), at(0)));
         for origin in sources(&hash(1)) {
             let step = fetches.step(at(0), sources);
             assert_eq!(step.ask, [(hash(1), origin)]);
@@ -245,11 +260,17 @@ mod tests {
             assert_eq!(fetches.step(at(0), sources), Step::default());
             fetches.failed(&hash(1), origin);
         }
-        let step = fetches.step(at(0), sources);
-        assert_eq!((step.ask.len(), step.give_up), (0, vec![(hash(1), SERVE)]));
+        // It may come by itself meanwhile.
+        assert_eq!(fetches.step(at(0), sources), Step::default());
         assert_eq!(fetches.deadline(), Some(at(0) + RETRY));
         fetches.renew(at(1));
         assert_eq!(fetches.step(at(1), sources).ask.len(), 1);
+        fetches.failed(&hash(1), Origin::Disk);
+        let late = at(0) + SERVE_TIME;
+        let nobody = |_: &BlockHash| Vec::new();
+        assert_eq!(fetches.step(late, nobody).give_up, [(hash(1), SERVE)]);
+        fetches.want((2, hash(2)), SERVE, at(0), at(0));
+        assert_eq!(fetches.step(late, nobody).give_up, [(hash(2), SERVE)]);
         assert_eq!(fetches.got(&hash(1)), [Purpose::Hold]);
         assert_eq!(fetches.deadline(), None);
     }
@@ -264,7 +285,7 @@ mod tests {
                 Origin::Peer(ConnectionId(3)),
             ]
         };
-        fetches.want(hash(1), Purpose::Feed(0), at(2), at(0));
+        fetches.want((1, hash(1)), Purpose::Feed(0), at(2), at(0));
         assert_eq!(fetches.step(at(1), sources), Step::default());
         assert_eq!(fetches.deadline(), Some(at(2)));
         assert_eq!(
@@ -292,12 +313,24 @@ mod tests {
     }
 
     #[test]
+    fn the_lowest_is_asked_for_first() {
+        let mut fetches = Fetches::default();
+        for number in [9_u16, 3, 7, 1, 8, 2, 6, 5, 4, 0] {
+            let block = (u32::from(number), hash(1_000 - number));
+            fetches.want(block, Purpose::Hold, at(0), at(0));
+        }
+        let asked = fetches.step(at(0), |_| vec![Origin::Disk]).ask;
+        let lowest = (0..MAX_UNDER_WAY as u16).map(|number| (hash(1_000 - number), Origin::Disk));
+        assert!(asked.into_iter().eq(lowest));
+    }
+
+    #[test]
     fn bounded_in_every_way() {
         let mut fetches = Fetches::default();
         for number in 0..1_000 {
             for peer in 0..100 {
                 fetches.want(
-                    hash(number),
+                    (u32::from(number), hash(number)),
                     Purpose::Serve(ConnectionId(peer)),
                     at(0),
                     at(0),

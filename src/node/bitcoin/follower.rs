@@ -1,10 +1,11 @@
 //! One node's mempool, followed into the engine's cache: listed by RPC at first, then kept in step by what ZMQ and
-//! P2P tell.
+//! P2P tell. Of several nodes it is the preferred one's; what the others announce is taken as well, but not asked for.
 
 use bitcoin::hashes::Hash as _;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
+use super::ledger::NodeNumber;
 use crate::chain::bitcoind::Rpc;
 use crate::chain::bitcoind::follow::{FollowInput, FollowOutput, follow};
 use crate::chain::bitcoind::mempool::{Feed, Mempool};
@@ -16,23 +17,24 @@ const MAX_INPUTS: usize = 8_192;
 /// Lists of transactions on the way to the engine; while it takes none, nothing more is asked of the node.
 const MAX_OUTPUTS: usize = 4;
 
-/// Where a follower is told what happened. Dropped, it ends.
+/// Where the follower is told what happened. Dropped, it ends.
 #[derive(Debug)]
 pub struct Follower {
     inputs: mpsc::Sender<FollowInput>,
+    node: Option<NodeNumber>,
+    /// A change of nodes that found no room yet.
+    switch: Option<Option<(Rpc, Feed)>>,
     /// Something found no room, and the follower does not know yet.
     has_gap: bool,
 }
 
 impl Follower {
-    /// Follows the mempool of the node behind `rpc` into `engine`.
-    pub fn start(rpc: Rpc, feed: Feed, engine: EngineHandle, clock: Clock, seed: u64) -> Self {
+    /// Follows nobody's mempool yet, into `engine`.
+    pub fn start(engine: EngineHandle, clock: Clock, seed: u64) -> Self {
         let (inputs, read_inputs) = mpsc::channel(MAX_INPUTS);
         let (outputs, mut read_outputs) = mpsc::channel(MAX_OUTPUTS);
-        let mempool = Mempool::new(feed, clock.now(), seed);
-        tokio::spawn(async move {
-            follow(mempool, rpc, move || clock.now(), read_inputs, outputs).await;
-        });
+        let mempool = Mempool::new(Feed::None, clock.now(), seed);
+        tokio::spawn(follow(mempool, move || clock.now(), read_inputs, outputs));
         tokio::spawn(async move {
             while let Some(output) = read_outputs.recv().await {
                 let command = match output {
@@ -53,17 +55,43 @@ impl Follower {
         });
         Self {
             inputs,
+            node: None,
+            switch: None,
             has_gap: false,
         }
     }
 
+    /// Whether this node's mempool is the one that is followed.
+    pub fn follows(&self, node: NodeNumber) -> bool {
+        self.node == Some(node)
+    }
+
+    /// Follows another node's mempool from now on, or none.
+    pub fn switch(&mut self, node: Option<(NodeNumber, Rpc, Feed)>) {
+        self.node = node.as_ref().map(|(node, _, _)| *node);
+        self.switch = Some(node.map(|(_, rpc, feed)| (rpc, feed)));
+        self.catch_up();
+    }
+
     /// Tells what happened, without waiting.
     pub fn tell(&mut self, input: FollowInput) {
-        if self.has_gap {
-            self.has_gap = self.inputs.try_send(FollowInput::Gap).is_err();
-        }
+        self.catch_up();
         if let Err(TrySendError::Full(_)) = self.inputs.try_send(input) {
             self.has_gap = true;
+        }
+    }
+
+    /// Tells what found no room before.
+    fn catch_up(&mut self) {
+        if let Some(node) = self.switch.take()
+            && let Err(TrySendError::Full(FollowInput::Switch(node))) =
+                self.inputs.try_send(FollowInput::Switch(node))
+        {
+            self.switch = Some(node);
+            return;
+        }
+        if self.has_gap {
+            self.has_gap = self.inputs.try_send(FollowInput::Gap).is_err();
         }
     }
 }

@@ -7,9 +7,12 @@ use bitcoin::{BlockHash, Wtxid};
 use bytes::Bytes;
 
 use super::desk::Desk;
+use super::feed::is_below;
 use super::fetches::Purpose;
-use super::ledger::{NodeNumber, Verdict};
+use super::ledger::{NodeNumber, Standing, Verdict};
+use super::link::{Link, Submission};
 use super::peers::{Kind, PeerNumber};
+use crate::chain::Tip;
 use crate::chain::p2p::{BlockSummary, PeerCommand, build_compact};
 use crate::node::driver::WholeBlock;
 use crate::time::Time;
@@ -19,53 +22,108 @@ use crate::time::Time;
 const PREFILL_SHARE: usize = 4;
 
 impl Desk {
-    /// Gives a block to every node that it is not from.
+    /// Gives a block to every node that it is not from. A node that lacks the parent is given that first, by
+    /// [`Desk::feed`].
     pub fn give_to_nodes(&mut self, whole: &WholeBlock, now: Time) {
+        let Some(parent) = header_of(&whole.block.bytes).map(|header| header.prev_blockhash) else {
+            return;
+        };
         let mut short = None;
-        for (node, link) in self.links.iter().enumerate() {
-            let Some(peer) = self.peers.of_node(node) else {
-                continue;
-            };
-            if !self.ledger.give(whole.hash, node, false, now) {
+        let mut given = Vec::new();
+        for node in 0..self.links.len() {
+            if !self.may_follow(node, parent) {
                 continue;
             }
             // A node that is far behind takes no compact block. If `submitblock` can't follow, it gets it all.
-            let command = match link.rpc_is_up() {
+            let command = match self.links.get(node).is_some_and(Link::rpc_is_up) {
                 true => short.get_or_insert_with(|| block_for_node(whole)).clone(),
                 false => whole_block(whole),
             };
-            self.peers.send(peer, command);
+            self.send_to_node(node, (whole.height, whole.hash), command, now);
+            given.push(node);
         }
-        for node in 0..self.links.len() {
+        for node in given {
             let block = whole.block.bytes.clone();
-            self.submit(whole.hash, block, node, now);
+            self.submit((whole.height, whole.hash), block, node, now);
+        }
+    }
+
+    /// Whether a node has the block `parent`, or gets it before whatever it is given now.
+    fn may_follow(&self, node: NodeNumber, parent: BlockHash) -> bool {
+        let Some(link) = self.links.get(node) else {
+            return false;
+        };
+        let has = link
+            .tip
+            .is_none_or(|(tip, _)| is_below(&self.shared.book, parent, tip));
+        has || match self.ledger.standing(&parent, node, link.rpc_is_up()) {
+            Standing::Given => true,
+            Standing::Answered(verdict) => !matches!(verdict, Verdict::Invalid(_)),
+            Standing::NotGiven => false,
+        }
+    }
+
+    /// Sends a block by P2P, if the node is connected so and the block was not given to it in this way. A node without
+    /// RPC is asked what has become of it.
+    fn send_to_node(
+        &mut self,
+        node: NodeNumber,
+        (height, hash): (u32, BlockHash),
+        command: PeerCommand,
+        now: Time,
+    ) {
+        let Some(peer) = self.peers.of_node(node) else {
+            return;
+        };
+        if !self.ledger.may_give(&hash, node, false) || !self.peers.send(peer, command) {
+            return;
+        }
+        self.ledger.give(hash, node, false, now);
+        if !self.links.get(node).is_some_and(Link::rpc_is_up) {
+            self.ask_fate(node, (height, hash), now);
+        }
+    }
+
+    /// Asks a node without RPC what has become of a block that was sent to it.
+    fn ask_fate(&mut self, node: NodeNumber, block: (u32, BlockHash), now: Time) {
+        if let Some(peer) = self.peers.of_node(node) {
+            let below = block.0.saturating_sub(1);
+            let locator = self.shared.book.locator_at(below);
+            self.peers.ask_headers(peer, locator, Some(block), now);
         }
     }
 
     /// Calls a node's `submitblock`, if it is up and the block was not given to it in this way.
-    pub fn submit(&mut self, hash: BlockHash, block: Bytes, node: NodeNumber, now: Time) {
+    fn submit(&mut self, place: (u32, BlockHash), block: Bytes, node: NodeNumber, now: Time) {
+        let (height, hash) = place;
         let Some(link) = self.links.get(node).filter(|link| link.rpc_is_up()) else {
             return;
         };
         // One that finds no room is given when the node is fed.
-        let Ok(place) = link.submissions.try_reserve() else {
+        let Ok(room) = link.submissions.try_reserve() else {
             return;
         };
         if self.ledger.give(hash, node, true, now) {
-            place.send((hash, block));
+            room.send(Submission {
+                hash,
+                height,
+                block,
+            });
         }
     }
 
     /// A node has answered `submitblock`.
-    pub fn on_verdict(&mut self, hash: BlockHash, node: NodeNumber, verdict: Verdict) {
+    pub fn on_verdict(&mut self, hash: BlockHash, height: u32, node: NodeNumber, verdict: Verdict) {
         let now = self.now();
         if let Some(link) = self.links.get_mut(node) {
             link.counts.count(&verdict);
-            link.feed.answered(&hash, &verdict, now);
+            link.feed.answered(height, hash, &verdict, now);
         }
+        self.is_status_stale = true;
         if let Verdict::Invalid(reason) = &verdict {
             tracing::error!(%hash, node, reason, "the Bitcoin node calls a block invalid; it is served no longer");
             self.at_hand.retain(|whole| whole.hash != hash);
+            self.shared.kept.forget(hash.to_byte_array());
             self.reject_in_engine(hash);
         }
         if self.ledger.verdict(hash, node, verdict, now) {
@@ -97,10 +155,10 @@ impl Desk {
         }
     }
 
-    /// Tells a new peer of our tip: if it lacks that, it asks.
+    /// Tells a new peer of the newest block that is here: if it lacks that, it asks.
     pub fn announce_tip(&mut self, number: PeerNumber) {
-        let tip = self.shared.book.chain();
-        if let Some(header) = self.shared.book.from_height(tip.height, 1).first() {
+        let height = self.newest_held();
+        if let Some(header) = self.shared.book.from_height(height, 1).first() {
             let summary = BlockSummary {
                 header: *header,
                 compact: None,
@@ -109,42 +167,91 @@ impl Desk {
         }
     }
 
-    /// Gives a node that has fallen behind the next block that it lacks, one after the other.
+    /// Gives a node that has fallen behind the next block that it lacks, one after the other: by `submitblock`, or by
+    /// P2P if it has no RPC.
     pub fn feed(&mut self, node: NodeNumber, now: Time) {
-        let Some(link) = self.links.get_mut(node) else {
-            return;
-        };
-        if !link.rpc_is_up() {
-            return;
-        }
         let tip = *self.shared.book.watch_tip().borrow();
-        let Some(next) = link.feed.next(link.tip, &self.shared.book, tip, now) else {
-            return;
-        };
-        if self.ledger.invalid(&next).is_some() {
-            link.feed.stop();
-            return;
-        }
-        let given = self.ledger.get(&next).and_then(|it| it.given.get(&node));
-        if given.is_some_and(|given| given.submitted.is_some()) {
-            // On the way, or answered in the ordinary way.
-            if let Some((_, verdict)) = given.and_then(|given| given.verdict.clone()) {
-                link.feed.answered(&next, &verdict, now);
+        while let Some((next, by_rpc)) = self.next_for(node, tip, now) {
+            let (height, hash) = next;
+            match self.ledger.standing(&hash, node, by_rpc) {
+                Standing::Answered(Verdict::Invalid(_)) => return,
+                Standing::Given => {
+                    if !by_rpc {
+                        self.ask_fate(node, next, now);
+                    }
+                    return;
+                }
+                Standing::Answered(verdict) => {
+                    if let Some(link) = self.links.get_mut(node) {
+                        link.feed.answered(height, hash, &verdict, now);
+                    }
+                }
+                Standing::NotGiven => {
+                    match self.block_here(&hash) {
+                        Some(block) => self.feed_with(node, hash, &block, now),
+                        None => {
+                            let not_before = now + self.relay_grace(height, tip);
+                            self.fetches
+                                .want(next, Purpose::Feed(node), not_before, now);
+                        }
+                    }
+                    return;
+                }
             }
-            return;
-        }
-        if let Some(whole) = self.find_at_hand(&next) {
-            let block = whole.block.bytes.clone();
-            self.submit(next, block, node, now);
-        } else {
-            self.fetches.want(next, Purpose::Feed(node), now, now);
         }
     }
 
-    /// Nobody has the block that a node lacks.
-    pub fn fed_nothing(&mut self, node: NodeNumber) {
-        if let Some(link) = self.links.get_mut(node) {
-            link.feed.stop();
+    /// Gives a node a block, if that is the next that it lacks.
+    pub fn feed_with(&mut self, node: NodeNumber, hash: BlockHash, block: &Bytes, now: Time) {
+        let tip = *self.shared.book.watch_tip().borrow();
+        match self.next_for(node, tip, now) {
+            Some((next @ (_, wanted), true)) if wanted == hash => {
+                self.submit(next, block.clone(), node, now);
+            }
+            Some((next @ (_, wanted), false)) if wanted == hash => {
+                let block = block.clone();
+                self.send_to_node(node, next, PeerCommand::PushBlock { hash, block }, now);
+            }
+            _ => {}
+        }
+    }
+
+    /// The block that a node lacks next, and whether it is given to it by RPC.
+    fn next_for(
+        &mut self,
+        node: NodeNumber,
+        tip: Tip,
+        now: Time,
+    ) -> Option<((u32, BlockHash), bool)> {
+        let link = self.links.get_mut(node)?;
+        let by_rpc = link.rpc_is_up();
+        if !by_rpc {
+            self.peers.of_node(node)?;
+        }
+        let (best, _) = link.tip?;
+        let next = link.feed.next(best, &self.shared.book, tip, now)?;
+        Some((next, by_rpc))
+    }
+
+    /// A node without RPC has told its best block; `fate`: the block of which it was asked with this answer.
+    pub fn on_fate(&mut self, node: NodeNumber, fate: Option<(u32, BlockHash)>, now: Time) {
+        let Some(link) = self.links.get_mut(node).filter(|link| !link.rpc_is_up()) else {
+            return;
+        };
+        let (Some((height, hash)), Some((tip, tip_height))) = (fate, link.tip) else {
+            return;
+        };
+        let verdict = if is_below(&self.shared.book, hash, tip) {
+            Verdict::Accepted
+        } else if tip_height >= height {
+            Verdict::Inconclusive
+        } else {
+            Verdict::Failed("it did not take it by P2P".to_owned())
+        };
+        link.counts.count(&verdict);
+        link.feed.answered(height, hash, &verdict, now);
+        if self.ledger.verdict(hash, node, verdict, now) {
+            self.tell_line(hash);
         }
     }
 

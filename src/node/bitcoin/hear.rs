@@ -32,15 +32,7 @@ impl Desk {
         match event {
             PeerEvent::Ready(info) => self.on_ready(number, kind, info),
             PeerEvent::Headers(headers) => self.on_headers(number, kind, &headers),
-            PeerEvent::BlocksAnnounced(hashes) => {
-                // By `inv` blocks are announced that the headers of the sender may not reach yet.
-                if hashes
-                    .iter()
-                    .any(|hash| self.shared.book.place(*hash).is_none())
-                {
-                    self.ask_headers_of(number);
-                }
-            }
+            PeerEvent::BlocksAnnounced(hashes) => self.on_blocks_announced(number, &hashes),
             PeerEvent::Block { hash, block } => {
                 let via = match kind {
                     Kind::Node(node) => Via::Block(node),
@@ -88,16 +80,11 @@ impl Desk {
     }
 
     fn on_transaction(&mut self, kind: Kind, transaction: Bytes) {
-        let follower = match kind {
-            Kind::Node(node) => self
-                .links
-                .get_mut(node)
-                .and_then(|link| link.follower.as_mut()),
-            Kind::Relay | Kind::Inbound | Kind::Gossip | Kind::Feeler => None,
-        };
-        match follower {
-            Some(follower) => follower.tell(FollowInput::Transaction(transaction)),
-            None => self.transactions.take(transaction),
+        match kind {
+            Kind::Node(node) if self.follower.follows(node) => {
+                self.follower.tell(FollowInput::Transaction(transaction));
+            }
+            _ => self.transactions.take(transaction),
         }
     }
 
@@ -106,13 +93,13 @@ impl Desk {
             return;
         };
         let remote = peer.remote;
-        let agent = info.agent.clone();
+        let (agent, height) = (info.agent.clone(), info.start_height);
         peer.info = Some(info);
         peer.greeted_in = Some(self.shared.clock.now().since(peer.since));
         match kind {
             Kind::Node(node) => {
                 tracing::info!(node, %remote, agent, "connected to the Bitcoin node by P2P");
-                self.ledger.returned(node);
+                self.on_node_connected(node, height);
                 let high_bandwidth = true;
                 self.peers
                     .send(number, PeerCommand::WantCompactBlocks { high_bandwidth });
@@ -129,7 +116,6 @@ impl Desk {
         self.announce_tip(number);
         let now = self.now();
         self.fetches.renew(now);
-        self.refresh_status();
     }
 
     pub fn on_closed(&mut self, number: PeerNumber, reason: crate::chain::p2p::CloseReason) {
@@ -146,25 +132,17 @@ impl Desk {
                 self.on_discovery_closed(number, &peer, &reason);
             }
         }
-        self.refresh_status();
     }
 
     /// Asks a peer for the headers that follow ours, unless it is asked already.
     pub fn ask_headers_of(&mut self, number: PeerNumber) {
-        let Some(peer) = self.peers.get_mut(number) else {
-            return;
-        };
-        if std::mem::replace(&mut peer.asked_headers, true) {
-            return;
-        }
         let locator = self.shared.book.locator();
-        let stop = None;
-        self.peers
-            .send(number, PeerCommand::GetHeaders { locator, stop });
+        let now = self.now();
+        self.peers.ask_headers(number, locator, None, now);
     }
 
-    /// Asks all who might know: the operator's nodes, and other relays.
-    pub fn ask_headers(&mut self) {
+    /// Asks all who might know: the operator's nodes, and other relays. Whether there are any.
+    pub fn ask_headers(&mut self) -> bool {
         let knowing = |kind| matches!(kind, Kind::Node(_) | Kind::Relay);
         let peers: Vec<PeerNumber> = self
             .peers
@@ -172,16 +150,48 @@ impl Desk {
             .filter(|(_, peer)| knowing(peer.kind))
             .map(|(number, _)| number)
             .collect();
-        for number in peers {
+        for number in &peers {
+            self.ask_headers_of(*number);
+        }
+        !peers.is_empty()
+    }
+
+    /// Blocks are announced by `inv` whose headers we may know, or not yet.
+    fn on_blocks_announced(&mut self, number: PeerNumber, hashes: &[BlockHash]) {
+        let place = |hash: &BlockHash| self.shared.book.place(*hash).map(|(height, _)| height);
+        let heights: Vec<Option<u32>> = hashes.iter().map(place).collect();
+        for (hash, height) in hashes.iter().zip(&heights) {
+            if let Some(height) = height {
+                self.note_best(number, *hash, *height);
+            }
+        }
+        if heights.contains(&None) {
             self.ask_headers_of(number);
         }
     }
 
-    fn on_headers(&mut self, number: PeerNumber, kind: Kind, headers: &[Header]) {
-        let asked = match self.peers.get_mut(number) {
-            Some(peer) => std::mem::take(&mut peer.asked_headers),
-            None => return,
+    /// A peer has told that it has a block whose header is known here.
+    fn note_best(&mut self, number: PeerNumber, hash: BlockHash, height: u32) {
+        let now = self.now();
+        let Some(peer) = self.peers.get_mut(number) else {
+            return;
         };
+        let before = peer.best.map(|(_, best)| best);
+        if before.is_none_or(|best| best <= height) {
+            peer.best = Some((hash, height));
+        }
+        // Only what it did not have before: or it could have us ask again and again.
+        if before.is_none_or(|best| best < height) {
+            self.fetches.renew(now);
+        }
+    }
+
+    fn on_headers(&mut self, number: PeerNumber, kind: Kind, headers: &[Header]) {
+        let now = self.now();
+        let Some(peer) = self.peers.get_mut(number) else {
+            return;
+        };
+        let asked = peer.take_asked(now);
         let batch = self.shared.book.submit_all(headers, self.now());
         if batch.fresh > 0
             && let Some(peer) = self.peers.get_mut(number)
@@ -191,10 +201,8 @@ impl Desk {
         let last = headers.get(..batch.accepted).and_then(<[Header]>::last);
         if let Some(hash) = last.map(Header::block_hash)
             && let Some((height, _)) = self.shared.book.place(hash)
-            && let Some(peer) = self.peers.get_mut(number)
-            && peer.best.is_none_or(|(_, best)| best <= height)
         {
-            peer.best = Some((hash, height));
+            self.note_best(number, hash, height);
         }
         match batch.refusal {
             None => {
@@ -203,7 +211,7 @@ impl Desk {
             Some(HeaderRefusal::UnknownParent) => {
                 self.peers
                     .send(number, PeerCommand::HeadersConnected(false));
-                if !asked {
+                if asked.is_none() {
                     self.ask_headers_of(number);
                 }
                 return;
@@ -219,6 +227,10 @@ impl Desk {
                 tracing::warn!(?kind, reason = refusal.reason(), "a header was refused");
             }
         }
+        if let Kind::Node(node) = kind {
+            let fate = asked.and_then(|asked| asked.fate);
+            self.on_node_headers(node, headers, fate);
+        }
         if headers.len() >= MAX_HEADERS_PER_MESSAGE {
             self.tell_progress();
             self.ask_headers_of(number);
@@ -229,8 +241,9 @@ impl Desk {
         {
             self.chain_is_current();
         }
-        let now = self.now();
-        self.fetches.renew(now);
+        if batch.fresh > 0 {
+            self.fetches.renew(now);
+        }
     }
 
     /// Says now and then how far the headers are.
@@ -256,12 +269,12 @@ impl Desk {
         };
         let now = self.now();
         self.ledger.heard(hash, Via::Compact(node), now);
-        if let Some(peer) = self.peers.get_mut(number)
-            && let Some((height, _)) = self.shared.book.place(compact.header.prev_blockhash)
-        {
-            peer.best = Some((hash, height + 1));
+        if let Some((height, _)) = self.shared.book.place(compact.header.prev_blockhash) {
+            if let Some(peer) = self.peers.get_mut(number) {
+                peer.best = Some((hash, height + 1));
+            }
+            self.on_pushed_tip(node, hash, height + 1);
         }
-        let engine = self.shared.engine.clone();
         let header = serialize(&compact.header);
         let header = header.try_into().expect("a header has 80 bytes");
         let compact = relay::CompactBlock {
@@ -270,8 +283,9 @@ impl Desk {
             short_ids: compact.short_ids,
             prefilled: compact.prefilled,
         };
+        let engine = &self.shared.engine;
+        let answer = engine.begin(|reply| Command::OfferCompact { compact, reply });
         self.spawn(async move {
-            let answer = engine.ask(|reply| Command::OfferCompact { compact, reply });
             let answer = answer.await;
             let answer =
                 answer.unwrap_or_else(|gone| Err(SubmitRefusal::Malformed(gone.to_string())));

@@ -8,10 +8,13 @@ use bitcoin::hashes::Hash as _;
 use bytes::Bytes;
 
 use super::desk::{Desk, Done};
+use super::feed::is_below;
 use super::fetches::{Origin, Purpose};
-use super::ledger::Via;
+use super::ledger::{NodeNumber, Via};
+use super::link::Link;
 use super::peers::{Kind, PeerNumber};
 use crate::chain::Tip;
+use crate::chain::bitcoind::RpcError;
 use crate::chain::headers::RECENT;
 use crate::chain::p2p::{BlockForm, PeerCommand};
 use crate::node::engine::Command;
@@ -20,8 +23,10 @@ use crate::time::Time;
 
 /// How far below the tip blocks are held and served: what a node with NODE_NETWORK_LIMITED promises (BIP159).
 pub(super) const SERVED_DEPTH: u32 = 288;
-/// How long a block whose header came otherwise may take to come by the relay, before it is fetched.
+/// How long the newest block, if its header came otherwise, may take to come by the relay, before it is fetched.
 const RELAY_GRACE: Duration = Duration::from_secs(3);
+/// The same of one that another is built upon already: as a rule it has been relayed before.
+const RELAY_GRACE_BELOW: Duration = Duration::from_millis(500);
 
 /// Whether a block that is missing may be on its way already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -48,10 +53,6 @@ impl Desk {
     pub fn hold_missing(&mut self, tip: Tip, patience: Patience) {
         let Some(floor) = self.floor else { return };
         let now = self.now();
-        let not_before = match patience {
-            Patience::None => now,
-            Patience::RelayMayBring => now + RELAY_GRACE,
-        };
         let deepest = floor
             .max((tip.height + 1).saturating_sub(SERVED_DEPTH))
             .max(self.shared.book.start().height + 1);
@@ -62,13 +63,51 @@ impl Desk {
             if self.is_here(&hash) || self.ledger.invalid(&hash).is_some() {
                 return;
             }
-            self.fetches.want(hash, Purpose::Hold, not_before, now);
+            let not_before = match patience {
+                Patience::None => now,
+                Patience::RelayMayBring => now + self.relay_grace(height, tip),
+            };
+            self.fetches
+                .want((height, hash), Purpose::Hold, not_before, now);
         }
     }
 
-    /// Whether a block is at hand or on the disk.
+    /// How long a block at this height may take to come by the relay: one that is no longer recent never does.
+    pub fn relay_grace(&self, height: u32, tip: Tip) -> Duration {
+        match tip.height.saturating_sub(height) {
+            0 => RELAY_GRACE,
+            below if below < RECENT => RELAY_GRACE_BELOW,
+            _ => Duration::ZERO,
+        }
+    }
+
+    /// Height of the newest block of the active chain that is here; that of the tip, if none is.
+    pub fn newest_held(&self) -> u32 {
+        let tip = self.shared.book.chain().height;
+        let deepest = tip.saturating_sub(SERVED_DEPTH);
+        let is_held = |height: &u32| {
+            let hash = self.shared.book.hash_at(*height);
+            hash.is_some_and(|hash| self.is_here(&hash) && self.ledger.invalid(&hash).is_none())
+        };
+        (deepest..=tip).rev().find(is_held).unwrap_or(tip)
+    }
+
+    /// Whether a block is at hand, on the disk or on its way there.
     pub fn is_here(&self, hash: &BlockHash) -> bool {
-        self.find_at_hand(hash).is_some() || self.shared.store.contains(hash.as_byte_array())
+        self.find_at_hand(hash).is_some() || self.is_kept(hash)
+    }
+
+    /// Whether a block is on the disk or on its way there.
+    fn is_kept(&self, hash: &BlockHash) -> bool {
+        let hash = hash.as_byte_array();
+        // In this order: it leaves the one once it is in the other.
+        self.shared.kept.has(hash) || self.shared.store.contains(hash)
+    }
+
+    /// A block that is in memory.
+    pub fn block_here(&self, hash: &BlockHash) -> Option<Bytes> {
+        let at_hand = self.find_at_hand(hash).map(|it| it.block.bytes.clone());
+        at_hand.or_else(|| self.shared.kept.get(hash.as_byte_array()))
     }
 
     /// Puts the questions that are due.
@@ -78,8 +117,9 @@ impl Desk {
         self.fetches = fetches;
         for (hash, purpose) in step.give_up {
             match purpose {
-                Purpose::Serve(peer) => self.serve_nothing(peer),
-                Purpose::Feed(node) => self.fed_nothing(node),
+                Purpose::Serve(peer) => self.serve_nothing(peer, hash),
+                // It is asked for again when the node is looked at again.
+                Purpose::Feed(_) => {}
                 Purpose::Hold => tracing::warn!(%hash, "nobody has this block"),
             }
         }
@@ -92,14 +132,18 @@ impl Desk {
     /// who told that they have it.
     fn sources(&self, hash: &BlockHash) -> Vec<Origin> {
         let mut sources = Vec::new();
-        if self.shared.store.contains(hash.as_byte_array()) {
+        if self.is_kept(hash) {
             sources.push(Origin::Disk);
         }
-        let height = self.shared.book.place(*hash).map(|(height, _)| height);
-        for (node, link) in self.links.iter().enumerate() {
-            let has = link.tip().is_some_and(|(_, tip)| Some(tip) >= height);
+        let preferred = self.nodes.preferred();
+        let others = (0..self.links.len()).filter(|node| Some(*node) != preferred);
+        for node in preferred.into_iter().chain(others) {
+            let Some(link) = self.links.get(node) else {
+                continue;
+            };
+            let has = link.tip.is_some_and(|(tip, _)| self.is_of(hash, tip));
             let peer = self.peers.of_node(node);
-            if let Some(peer) = peer.filter(|peer| has || self.told_of(*peer, height)) {
+            if let Some(peer) = peer.filter(|peer| has || self.told_of(*peer, hash)) {
                 sources.push(Origin::Peer(peer));
             }
             if link.rpc_is_up() {
@@ -107,7 +151,7 @@ impl Desk {
             }
         }
         let others = self.peers.ready().filter(|(number, peer)| {
-            !matches!(peer.kind, Kind::Node(_)) && self.told_of(*number, height)
+            !matches!(peer.kind, Kind::Node(_)) && self.told_of(*number, hash)
         });
         let mut others: Vec<(bool, PeerNumber)> = others
             .map(|(number, peer)| (peer.kind != Kind::Relay, number))
@@ -117,14 +161,26 @@ impl Desk {
         sources
     }
 
-    fn told_of(&self, peer: PeerNumber, height: Option<u32>) -> bool {
+    /// Whether a peer has told of a block, or of one above it. Of another branch it has not: bitcoind leaves it
+    /// unanswered if it is asked for what it has not.
+    fn told_of(&self, peer: PeerNumber, hash: &BlockHash) -> bool {
         let best = self.peers.get(peer).and_then(|peer| peer.best);
-        best.is_some_and(|(_, best)| Some(best) >= height)
+        best.is_some_and(|(best, _)| self.is_of(hash, best))
+    }
+
+    /// Whether a block is on the branch with this tip.
+    fn is_of(&self, hash: &BlockHash, tip: BlockHash) -> bool {
+        is_below(&self.shared.book, *hash, tip)
     }
 
     fn ask(&mut self, hash: BlockHash, origin: Origin) {
         match origin {
             Origin::Disk => {
+                if let Some(block) = self.shared.kept.get(hash.as_byte_array()) {
+                    let block = Some(block);
+                    self.spawn(std::future::ready(Done::Disk { hash, block }));
+                    return;
+                }
                 let store = std::sync::Arc::clone(&self.shared.store);
                 self.spawn(async move {
                     let read = tokio::task::spawn_blocking(move || store.get(hash.as_byte_array()));
@@ -139,13 +195,7 @@ impl Desk {
                     return;
                 };
                 self.spawn(async move {
-                    let block = match rpc.block(hash).await {
-                        Ok(block) => block,
-                        Err(error) => {
-                            tracing::debug!(%hash, node, %error, "getblock");
-                            None
-                        }
-                    };
+                    let block = rpc.block(hash).await;
                     Done::Fetched { hash, node, block }
                 });
             }
@@ -190,9 +240,9 @@ impl Desk {
         let place = self.shared.book.place(hash);
         let recent = place.is_none_or(|(height, _)| height.saturating_add(RECENT) > tip);
         if recent {
-            let engine = self.shared.engine.clone();
+            let engine = &self.shared.engine;
+            let asked = engine.begin(|reply| Command::SubmitBlock { block, reply });
             self.spawn(async move {
-                let asked = engine.ask(|reply| Command::SubmitBlock { block, reply });
                 let answer = match asked.await {
                     Ok(answer) => answer.map(drop),
                     Err(gone) => Err(SubmitRefusal::Malformed(gone.to_string())),
@@ -239,8 +289,7 @@ impl Desk {
                 }
             }
             Err(SubmitRefusal::Header(HeaderRefusal::UnknownParent)) => {
-                tracing::debug!(%hash, %via, "the parent is not known; asking for headers");
-                self.ask_headers();
+                self.lack_parent(hash, via);
             }
             Err(refusal) => {
                 tracing::warn!(%hash, %via, %refusal, "a block was refused");
@@ -253,6 +302,46 @@ impl Desk {
             }
         }
         self.fetches.failed(&hash, origin);
+    }
+
+    /// A block has come whose parent's header is not known.
+    fn lack_parent(&mut self, hash: BlockHash, via: Via) {
+        let rpc = self.links.iter().any(Link::rpc_is_up);
+        if self.ask_headers() || rpc {
+            tracing::debug!(%hash, %via, "the parent is not known; asking for headers");
+        } else {
+            tracing::warn!(
+                %hash, %via,
+                "the parent is not known, and nobody can be asked for headers: give this node RPC or P2P to bitcoind"
+            );
+        }
+    }
+
+    /// A node has answered `getblock`.
+    pub fn on_fetched_by_rpc(
+        &mut self,
+        hash: BlockHash,
+        node: NodeNumber,
+        block: Result<Option<Bytes>, RpcError>,
+    ) {
+        let block = match block {
+            Ok(block) => {
+                let has = |link: &Link| {
+                    let height = self.shared.book.place(hash).map(|(height, _)| height);
+                    link.tip.is_some_and(|(_, tip)| Some(tip) >= height)
+                };
+                if block.is_none() && self.links.get(node).is_some_and(has) {
+                    tracing::info!(%hash, node, "the Bitcoin node has this block no more (pruned); asking others");
+                }
+                block
+            }
+            Err(error) => {
+                self.on_rpc_error(node, &error);
+                tracing::debug!(%hash, node, %error, "getblock");
+                None
+            }
+        };
+        self.on_fetched(hash, Origin::Rpc(node), block);
     }
 
     /// A block of long ago is proven, or is none.

@@ -64,7 +64,7 @@ impl fmt::Display for Via {
 /// What a Bitcoin node made of a block that it was given.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Verdict {
-    /// Taken, and `submitblock` was the first to bring it.
+    /// Taken; if it was submitted, `submitblock` was the first to bring it.
     Accepted,
     /// It had it, by P2P or from elsewhere.
     Duplicate,
@@ -91,12 +91,25 @@ impl fmt::Display for Verdict {
 /// How a block was given to one node.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Given {
+    /// It was heard of from there.
+    pub has: bool,
     /// When it went out by P2P.
     pub p2p: Option<Time>,
     /// When `submitblock` was called.
     pub submitted: Option<Time>,
     /// When that was answered, and how.
     pub verdict: Option<(Time, Verdict)>,
+}
+
+/// How it stands with a block and one node.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Standing {
+    /// It was not given, or in vain.
+    NotGiven,
+    /// It is on the way there.
+    Given,
+    /// The node has it, or has said what it makes of it.
+    Answered(Verdict),
 }
 
 /// What is known of one block.
@@ -146,12 +159,19 @@ impl Record {
             let _ = write!(line, "; {via} +{:.1} ms", ms(*time));
         }
         for (node, given) in &self.given {
+            if given.p2p.is_none() && given.verdict.is_none() {
+                continue;
+            }
             let _ = write!(line, "; to bitcoind {node}:");
             if let Some(time) = given.p2p {
                 let _ = write!(line, " p2p +{:.1} ms", ms(time));
             }
             if let Some((time, verdict)) = &given.verdict {
-                let _ = write!(line, " submitblock +{:.1} ms {verdict}", ms(*time));
+                let how = match given.submitted {
+                    Some(_) => " submitblock",
+                    None => "",
+                };
+                let _ = write!(line, "{how} +{:.1} ms {verdict}", ms(*time));
             }
         }
         line
@@ -192,6 +212,9 @@ impl Ledger {
         if !known && record.heard.len() < MAX_HEARD {
             record.heard.push((via, now));
         }
+        if let Some(node) = via.node() {
+            record.given.entry(node).or_default().has = true;
+        }
         first
     }
 
@@ -200,20 +223,48 @@ impl Ledger {
         self.get(hash)?.invalid.as_deref()
     }
 
+    /// How it stands with a block and a node that is given it by `submitblock`, or by P2P alone.
+    pub fn standing(&self, hash: &BlockHash, node: NodeNumber, by_rpc: bool) -> Standing {
+        let record = self.get(hash);
+        if let Some(reason) = record.and_then(|it| it.invalid.clone()) {
+            return Standing::Answered(Verdict::Invalid(reason));
+        }
+        match record.and_then(|it| it.given.get(&node)) {
+            Some(Given { has: true, .. }) => Standing::Answered(Verdict::Duplicate),
+            Some(Given {
+                verdict: Some((_, verdict)),
+                ..
+            }) if !matches!(verdict, Verdict::Failed(_)) => Standing::Answered(verdict.clone()),
+            Some(given) if by_rpc && given.submitted.is_some() => Standing::Given,
+            Some(given) if !by_rpc && given.p2p.is_some() => Standing::Given,
+            _ => Standing::NotGiven,
+        }
+    }
+
     /// Whether a block may be given to a node: it is neither known to be invalid nor from that node, and was
-    /// not given before by this way. Notes that it is.
+    /// not given before by this way.
+    pub fn may_give(&self, hash: &BlockHash, node: NodeNumber, by_rpc: bool) -> bool {
+        let Some(record) = self.get(hash) else {
+            return true;
+        };
+        let is_free = |given: &Given| match by_rpc {
+            true => !given.has && given.submitted.is_none(),
+            false => !given.has && given.p2p.is_none(),
+        };
+        record.invalid.is_none() && record.given.get(&node).is_none_or(is_free)
+    }
+
+    /// Notes that a block is given to a node, if it may be. Whether it may.
     pub fn give(&mut self, hash: BlockHash, node: NodeNumber, by_rpc: bool, now: Time) -> bool {
-        let record = self.record(hash);
-        let from_there = record.heard.iter().any(|(via, _)| via.node() == Some(node));
-        if record.invalid.is_some() || from_there {
+        if !self.may_give(&hash, node, by_rpc) {
             return false;
         }
-        let given = record.given.entry(node).or_default();
-        let time = match by_rpc {
-            true => &mut given.submitted,
-            false => &mut given.p2p,
-        };
-        time.replace(now).is_none()
+        let given = self.record(hash).given.entry(node).or_default();
+        match by_rpc {
+            true => given.submitted = Some(now),
+            false => given.p2p = Some(now),
+        }
+        true
     }
 
     /// What a node said of a block. Whether nothing is awaited of it any longer, so that its line can be told.
@@ -230,8 +281,8 @@ impl Ledger {
         }
         let given = record.given.entry(node).or_default();
         if matches!(verdict, Verdict::Failed(_)) {
-            // It may be given again, once the node is back.
-            given.submitted = None;
+            // It may be given again, by either way.
+            (given.submitted, given.p2p) = (None, None);
         }
         given.verdict = Some((now, verdict));
         record
@@ -240,21 +291,10 @@ impl Ledger {
             .all(|given| given.submitted.is_none() || given.verdict.is_some())
     }
 
-    /// A node has restarted, or was away: what it was given and did not take may be given again.
+    /// A node has restarted, or was away: it may have lost what it had, if it was killed, and be given all again.
     pub fn returned(&mut self, node: NodeNumber) {
         for record in self.records.values_mut() {
-            let took = |given: &Given| {
-                matches!(
-                    given.verdict,
-                    Some((_, Verdict::Accepted | Verdict::Duplicate))
-                )
-            };
-            if record.given.get(&node).is_some_and(|given| !took(given)) {
-                record.given.remove(&node);
-            }
-            record
-                .heard
-                .retain(|(via, _)| via.node() != Some(node) || record.whole.is_some());
+            record.given.remove(&node);
         }
     }
 }
@@ -295,19 +335,39 @@ mod tests {
     }
 
     #[test]
-    fn what_failed_is_given_again_when_the_node_is_back() {
+    fn what_failed_is_given_again_and_what_a_node_lost() {
         let mut ledger = Ledger::default();
         ledger.heard(hash(1), Via::Relay, at(0));
+        assert_eq!(ledger.standing(&hash(1), 0, true), Standing::NotGiven);
         assert!(ledger.give(hash(1), 0, true, at(1)));
+        assert_eq!(ledger.standing(&hash(1), 0, true), Standing::Given);
+        assert_eq!(ledger.standing(&hash(1), 0, false), Standing::NotGiven);
         assert!(ledger.verdict(hash(1), 0, Verdict::Failed("gone".to_owned()), at(2)));
+        assert_eq!(ledger.standing(&hash(1), 0, true), Standing::NotGiven);
         assert!(ledger.give(hash(1), 0, true, at(3)));
         assert!(ledger.give(hash(1), 0, false, at(3)));
-        ledger.returned(0);
-        assert!(ledger.give(hash(1), 0, false, at(4)));
-        assert!(ledger.give(hash(1), 0, true, at(4)));
         ledger.verdict(hash(1), 0, Verdict::Accepted, at(5));
-        ledger.returned(0);
+        let answered = Standing::Answered(Verdict::Accepted);
+        assert_eq!(ledger.standing(&hash(1), 0, true), answered);
         assert!(!ledger.give(hash(1), 0, true, at(6)));
+        // One that it mined itself, and lost when it was killed.
+        ledger.heard(hash(2), Via::Zmq(0), at(7));
+        let has = Standing::Answered(Verdict::Duplicate);
+        assert_eq!(ledger.standing(&hash(2), 0, true), has);
+        assert!(!ledger.give(hash(2), 0, true, at(8)));
+        ledger.returned(0);
+        for number in [1, 2] {
+            assert_eq!(ledger.standing(&hash(number), 0, true), Standing::NotGiven);
+            assert!(ledger.give(hash(number), 0, true, at(9)));
+        }
+        let invalid = Verdict::Invalid("bad-cb-amount".to_owned());
+        ledger.verdict(hash(2), 0, invalid.clone(), at(10));
+        ledger.returned(0);
+        assert_eq!(
+            ledger.standing(&hash(2), 0, true),
+            Standing::Answered(invalid)
+        );
+        assert!(!ledger.give(hash(2), 0, true, at(11)));
     }
 
     #[test]

@@ -9,23 +9,23 @@ use bytes::Bytes;
 use tokio::sync::mpsc;
 
 use super::feed::Feed;
-use super::follower::Follower;
 use super::ledger::{NodeNumber, Verdict};
 use super::status::{Counts, NodeStatus};
 use crate::chain::Network;
 use crate::chain::bitcoind::answer::{BlockchainInfo, SubmitAnswer};
 use crate::chain::bitcoind::backoff::Backoff;
+use crate::chain::bitcoind::mempool::Feed as MempoolFeed;
 use crate::chain::bitcoind::rpc::MAX_WAIT;
 use crate::chain::bitcoind::zmq::{Zmq, ZmqEvent};
-use crate::chain::bitcoind::{Rpc, RpcError};
+use crate::chain::bitcoind::{Rpc, RpcError, Status};
 use crate::net::Clock;
 use crate::node::headers::HeaderBook;
 use crate::node::stop::Stop;
 use crate::time::Time;
 
-/// The first wait after an RPC call failed: a restart of bitcoind takes some seconds, a hiccup less.
+/// The first wait before a connection is made anew: a restart of bitcoind takes some seconds, a hiccup less.
 const LEAST_WAIT: Duration = Duration::from_millis(250);
-/// The longest: the node may come back at any time, and asking costs it nothing.
+/// The longest: the node may come back at any time, and trying costs it nothing.
 const MOST_WAIT: Duration = Duration::from_secs(15);
 /// Blocks that wait for a node's `submitblock`: what finds no room is given when the node is fed.
 pub const MAX_SUBMISSIONS: usize = 16;
@@ -35,15 +35,8 @@ const HEADERS_STEP: u32 = 500;
 /// What a node's tasks tell the desk.
 #[derive(Debug)]
 pub enum NodeReport {
-    /// It answers by RPC, and is on our network.
-    RpcUp {
-        /// Its chain.
-        info: BlockchainInfo,
-        /// Name and version that it gives itself.
-        subversion: String,
-    },
-    /// It does not, or no longer; why.
-    RpcDown(String),
+    /// Its blocks are no longer followed by RPC; why.
+    Unfollowed(RpcError),
     /// Its best block, of which the header is known here if the node could tell it.
     Tip {
         /// The hash of it.
@@ -55,11 +48,24 @@ pub enum NodeReport {
     Submitted {
         /// The hash of it.
         hash: BlockHash,
+        /// The height of it.
+        height: u32,
         /// The answer.
         verdict: Verdict,
     },
     /// What ZMQ brought.
     Zmq(ZmqEvent),
+}
+
+/// A block on the way to `submitblock`.
+#[derive(Clone, Debug)]
+pub struct Submission {
+    /// The hash of it.
+    pub hash: BlockHash,
+    /// The height of it.
+    pub height: u32,
+    /// The block.
+    pub block: Bytes,
 }
 
 /// One node.
@@ -81,15 +87,20 @@ pub struct Link {
     pub counts: Counts,
     /// Name and version that it gives itself.
     pub subversion: Option<String>,
-    /// Keeps the cache in step with its mempool, if that can be listed.
-    pub follower: Option<Follower>,
+    /// How changes of its mempool are heard of.
+    pub mempool_feed: MempoolFeed,
     /// Whether its notifications come.
     pub zmq_is_up: bool,
     /// Blocks on the way to its `submitblock`, in order.
-    pub submissions: mpsc::Sender<(BlockHash, Bytes)>,
+    pub submissions: mpsc::Sender<Submission>,
+    /// When to follow its blocks by RPC again; `None` while they are, or while it does not answer.
+    pub follow_at: Option<Time>,
+    /// How long to wait with that.
+    pub follow: Backoff,
+    is_followed: bool,
     rpc: Option<Rpc>,
     rpc_is_up: bool,
-    error: Option<String>,
+    p2p_error: Option<String>,
 }
 
 impl Link {
@@ -98,7 +109,7 @@ impl Link {
         name: String,
         rpc: Option<Rpc>,
         p2p: Option<String>,
-        submissions: mpsc::Sender<(BlockHash, Bytes)>,
+        submissions: mpsc::Sender<Submission>,
         seed: u64,
     ) -> Self {
         Self {
@@ -111,11 +122,14 @@ impl Link {
             feed: Feed::default(),
             counts: Counts::default(),
             subversion: None,
-            follower: None,
+            mempool_feed: MempoolFeed::None,
             zmq_is_up: false,
+            follow_at: None,
+            follow: Backoff::new(LEAST_WAIT, MOST_WAIT, seed ^ 1),
+            is_followed: false,
             rpc,
             rpc_is_up: false,
-            error: None,
+            p2p_error: None,
         }
     }
 
@@ -129,47 +143,70 @@ impl Link {
         self.rpc_is_up
     }
 
-    /// Its best block, as far as it told.
-    pub fn tip(&self) -> Option<(BlockHash, u32)> {
-        self.tip
-    }
-
     /// It answers by RPC. Whether it did not before.
-    pub fn set_up(&mut self, subversion: String) -> bool {
+    pub fn set_up(&mut self, subversion: String, now: Time) -> bool {
         self.subversion = Some(subversion);
-        self.error = None;
+        if !self.is_followed && self.follow_at.is_none() {
+            self.follow_at = Some(now);
+        }
         !std::mem::replace(&mut self.rpc_is_up, true)
     }
 
-    /// It can't be asked by RPC. Whether that, or the reason, is new.
-    pub fn set_down(&mut self, reason: String) -> bool {
-        let was_up = std::mem::replace(&mut self.rpc_is_up, false);
-        self.feed.stop();
-        let new = was_up || self.error.as_ref() != Some(&reason);
-        self.error = Some(reason);
-        new
+    /// It can't be asked by RPC.
+    pub fn set_down(&mut self) {
+        self.rpc_is_up = false;
+        self.follow_at = None;
+    }
+
+    /// Whether its blocks are to be followed by RPC from now on; then it counts as done.
+    pub fn begin_follow(&mut self, now: Time) -> bool {
+        let due = self.follow_at.is_some_and(|time| time <= now) && !self.is_followed;
+        if due {
+            self.follow_at = None;
+            self.is_followed = true;
+        }
+        due
+    }
+
+    /// Its blocks are followed no longer; if it still answers, they are again after a while.
+    pub fn unfollowed(&mut self, now: Time) {
+        self.is_followed = false;
+        self.follow_at = Some(now + self.follow.failed()).filter(|_| self.rpc_is_up);
     }
 
     /// No P2P connection came about. Whether the reason is new.
-    pub fn set_error(&mut self, reason: String) -> bool {
-        let new = self.error.as_ref() != Some(&reason);
-        self.error = Some(reason);
+    pub fn set_p2p_error(&mut self, reason: String) -> bool {
+        let new = self.p2p_error.as_ref() != Some(&reason);
+        self.p2p_error = Some(reason);
         new
+    }
+
+    /// It is connected by P2P.
+    pub fn clear_p2p_error(&mut self) {
+        self.p2p_error = None;
     }
 
     /// When to look at it again.
     pub fn deadline(&self, now: Time) -> Option<Time> {
-        let feed = self.feed.deadline(now);
-        feed.into_iter().chain(self.redial_at).min()
+        let times = [self.feed.deadline(now), self.redial_at, self.follow_at];
+        times.into_iter().flatten().min()
     }
 
     /// What RPC tells of it.
-    pub fn status(&self, node: NodeNumber, p2p: bool, our_height: u32) -> NodeStatus {
+    pub fn status(
+        &self,
+        node: NodeNumber,
+        known: &Status,
+        p2p: bool,
+        our_height: u32,
+    ) -> NodeStatus {
         let height = self.tip.map(|(_, height)| height);
         NodeStatus {
             node,
             name: self.name.clone(),
             live: false,
+            state: known.state.name(),
+            reason: known.reason.clone(),
             subversion: self.subversion.clone(),
             rpc: self.rpc_is_up,
             p2p,
@@ -177,10 +214,17 @@ impl Link {
             bestblockhash: self.tip.map(|(hash, _)| hash.to_string()),
             blocks: height,
             lag: height.map(|height| i64::from(our_height) - i64::from(height)),
-            error: self.error.clone(),
+            p2p_error: self.p2p_error.clone(),
             submitted: self.counts,
         }
     }
+}
+
+/// Asks a node how it does, and checks that it is on `network`.
+pub async fn probe(rpc: Rpc, network: Network) -> Result<(BlockchainInfo, String), RpcError> {
+    rpc.check_network(network).await?;
+    let subversion = rpc.network_info().await?.subversion;
+    Ok((rpc.blockchain_info().await?, subversion))
 }
 
 /// What the tasks of one node need.
@@ -188,8 +232,6 @@ impl Link {
 pub struct Listener {
     /// Its number.
     pub node: NodeNumber,
-    /// The network it has to be on.
-    pub network: Network,
     /// The header chain, which is brought to the node's by RPC if it has no other way.
     pub book: HeaderBook,
     /// The clock by which headers are judged.
@@ -204,40 +246,26 @@ pub struct Listener {
 struct Unheard;
 
 impl Listener {
-    /// Listens by RPC until the node stops: waits for each new block, and connects again after every failure.
-    pub async fn listen_rpc(self, rpc: Rpc, seed: u64) {
-        let mut backoff = Backoff::new(LEAST_WAIT, MOST_WAIT, seed);
+    /// Follows the node's tip by RPC from `best` on, with a wait for each new block, until a call fails or the node
+    /// stops.
+    pub async fn follow(self, rpc: Rpc, best: (BlockHash, u32)) {
         let stop = self.stop.clone();
-        let listening = async {
-            loop {
-                let error = match self.follow(&rpc, &mut backoff).await {
-                    Ok(Unheard) => return,
-                    Err(error) => error,
-                };
-                let report = NodeReport::RpcDown(error.to_string());
-                if self.tell(report).await.is_err() {
-                    return;
-                }
-                tokio::time::sleep(backoff.failed()).await;
+        let following = async {
+            if let Err(error) = self.follow_tip(&rpc, best).await {
+                self.tell(NodeReport::Unfollowed(error)).await.ok();
             }
         };
         tokio::select! {
-            () = listening => {}
+            () = following => {}
             () = stop.stopped() => {}
         }
     }
 
-    /// Follows the node's tip until a call fails.
-    async fn follow(&self, rpc: &Rpc, backoff: &mut Backoff) -> Result<Unheard, RpcError> {
-        rpc.check_network(self.network).await?;
-        let subversion = rpc.network_info().await?.subversion;
-        let info = rpc.blockchain_info().await?;
-        let (mut hash, mut height) = (info.best_block_hash, info.blocks);
-        let up = NodeReport::RpcUp { info, subversion };
-        if self.tell(up).await.is_err() {
-            return Ok(Unheard);
-        }
-        backoff.succeeded();
+    async fn follow_tip(
+        &self,
+        rpc: &Rpc,
+        (mut hash, mut height): (BlockHash, u32),
+    ) -> Result<Unheard, RpcError> {
         loop {
             self.catch_up(rpc, hash, height).await?;
             if self.tell(NodeReport::Tip { hash, height }).await.is_err() {
@@ -304,10 +332,15 @@ impl Listener {
     }
 
     /// Submits blocks one after the other, so that a parent comes before its child, until the node stops.
-    pub async fn submit(self, rpc: Rpc, mut blocks: mpsc::Receiver<(BlockHash, Bytes)>) {
+    pub async fn submit(self, rpc: Rpc, mut blocks: mpsc::Receiver<Submission>) {
         let stop = self.stop.clone();
         let submitting = async {
-            while let Some((hash, block)) = blocks.recv().await {
+            while let Some(submission) = blocks.recv().await {
+                let Submission {
+                    hash,
+                    height,
+                    block,
+                } = submission;
                 let verdict = match rpc.submit_block(&block).await {
                     Ok(SubmitAnswer::Accepted) => Verdict::Accepted,
                     Ok(SubmitAnswer::Duplicate) => Verdict::Duplicate,
@@ -320,7 +353,11 @@ impl Listener {
                     Ok(SubmitAnswer::TooEarly) => Verdict::Failed("ahead of its clock".to_owned()),
                     Err(error) => Verdict::Failed(error.to_string()),
                 };
-                let report = NodeReport::Submitted { hash, verdict };
+                let report = NodeReport::Submitted {
+                    hash,
+                    height,
+                    verdict,
+                };
                 if self.tell(report).await.is_err() {
                     return;
                 }

@@ -50,7 +50,7 @@ use tokio::task::JoinHandle;
 use crate::chain::Network;
 use crate::chain::bitcoind::find::{Finding, find};
 use crate::chain::bitcoind::mempool::Feed;
-use crate::chain::bitcoind::{Rpc, Topic, Zmq};
+use crate::chain::bitcoind::{Nodes, Rpc, Topic, Zmq};
 use crate::chain::p2p::connection::{Accepted, Listener as P2pListener};
 use crate::config::NodeSpec;
 use crate::net::Clock;
@@ -65,7 +65,8 @@ use desk::{Desk, Inputs, MAX_DONE, MAX_EVENTS, Shared};
 use dial::Dialler;
 use find::Finder;
 use follower::Follower;
-use link::{Link, Listener, MAX_SUBMISSIONS};
+use ledger::NodeNumber;
+use link::{Link, MAX_SUBMISSIONS};
 use transactions::Sink;
 
 /// Reports of nodes on the way to the desk: a burst of a block's transactions from ZMQ waits there, not here.
@@ -179,29 +180,22 @@ pub fn start(parts: Parts, specs: &[NodeSpec]) -> (BitcoinHandle, JoinHandle<()>
         store: parts.store,
         kept: parts.kept,
         done,
+        reports,
         stop: parts.stop,
     };
-    let links = specs.iter().enumerate().map(|(node, spec)| {
-        let listener = Listener {
-            node,
-            network: shared.network,
-            book: shared.book.clone(),
-            clock: shared.clock,
-            reports: reports.clone(),
-            stop: shared.stop.clone(),
-        };
-        attend(
-            listener,
-            spec,
-            &parts.engine,
-            parts.seed.wrapping_add(node as u64),
-        )
-    });
+    let links: Vec<Link> = specs
+        .iter()
+        .enumerate()
+        .map(|(node, spec)| attend(&shared, node, spec, parts.seed.wrapping_add(node as u64)))
+        .collect();
+    let have_rpc: Vec<bool> = links.iter().map(|link| link.rpc().is_some()).collect();
     let (flag, now) = (parts.identity.flag, shared.clock.now());
     let own_node = !specs.is_empty();
     let finder = Finder::start(parts.find, parts.network, flag, own_node, now);
     let mut desk = Desk {
-        links: links.collect(),
+        links,
+        nodes: Nodes::new(&have_rpc, now, parts.seed),
+        follower: Follower::start(shared.engine.clone(), shared.clock, parts.seed),
         dialler: Dialler {
             identity: parts.identity,
             events,
@@ -215,9 +209,9 @@ pub fn start(parts: Parts, specs: &[NodeSpec]) -> (BitcoinHandle, JoinHandle<()>
         floor: None,
         progress: None,
         status,
+        is_status_stale: true,
         shared,
     };
-    desk.refresh_status();
     desk.seed_from_operator();
     let inputs = Inputs {
         arrivals: arrivals(parts.listener, &desk.shared.stop),
@@ -255,9 +249,8 @@ async fn accept(listener: P2pListener, arrivals: mpsc::Sender<Accepted>, stop: S
 }
 
 /// Finds the ways to a node, says what was found and what is lacking, and listens on those that listen.
-fn attend(listener: Listener, spec: &NodeSpec, engine: &EngineHandle, seed: u64) -> Link {
-    let found = find(spec, listener.network);
-    let node = listener.node;
+fn attend(shared: &Shared, node: NodeNumber, spec: &NodeSpec, seed: u64) -> Link {
+    let found = find(spec, shared.network);
     for finding in &found.report {
         match finding {
             Finding::Found(line) => tracing::info!(node, "found {line}"),
@@ -267,9 +260,6 @@ fn attend(listener: Listener, spec: &NodeSpec, engine: &EngineHandle, seed: u64)
     let rpc = found
         .rpc
         .map(|(address, credentials)| Rpc::new(address, credentials));
-    if let Some(rpc) = rpc.clone() {
-        tokio::spawn(listener.clone().listen_rpc(rpc, seed));
-    }
     if !found.zmq.is_empty() {
         let topics = [
             Topic::RawBlock,
@@ -278,24 +268,21 @@ fn attend(listener: Listener, spec: &NodeSpec, engine: &EngineHandle, seed: u64)
             Topic::Sequence,
         ];
         let zmq = Zmq::subscribe(&found.zmq, &topics, seed);
-        tokio::spawn(listener.clone().listen_zmq(zmq));
+        tokio::spawn(shared.listener(node).listen_zmq(zmq));
     }
     let (submissions, blocks) = mpsc::channel(MAX_SUBMISSIONS);
     if let Some(rpc) = rpc.clone() {
-        tokio::spawn(listener.clone().submit(rpc, blocks));
+        tokio::spawn(shared.listener(node).submit(rpc, blocks));
     }
-    let feed = match (found.zmq.is_empty(), &found.p2p) {
+    let mempool_feed = match (found.zmq.is_empty(), &found.p2p) {
         (false, _) => Feed::Sequence { bodies: true },
         (true, Some(_)) => Feed::Bodies,
         (true, None) => Feed::None,
     };
-    let follower = rpc
-        .clone()
-        .map(|rpc| Follower::start(rpc, feed, engine.clone(), listener.clock, seed));
     let mut link = Link::new(spec.to_string(), rpc, found.p2p, submissions, seed);
-    link.follower = follower;
+    link.mempool_feed = mempool_feed;
     if link.p2p.is_some() {
-        link.redial_at = Some(listener.clock.now());
+        link.redial_at = Some(shared.clock.now());
     }
     link
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::net::SocketAddr;
 use std::time::Duration;
 
+use arrayvec::ArrayVec;
 use bitcoin::BlockHash;
 use tokio::sync::mpsc::error::TrySendError;
 
@@ -30,6 +31,20 @@ pub enum Kind {
     Inbound,
 }
 
+/// Questions for headers that one peer has not answered: one of ours, and one for each block on its way to a node.
+const MAX_ASKED: usize = 16;
+/// How long an answer may take; bitcoind leaves some questions unanswered, while it loads its blocks for example.
+const ANSWER_TIME: Duration = Duration::from_secs(30);
+
+/// A question for headers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Asked {
+    /// The block whose fate the answer tells, and its height.
+    pub fate: Option<(u32, BlockHash)>,
+    /// Until when the answer may come.
+    pub until: Time,
+}
+
 /// What a peer has asked for and not been given yet; one thing at a time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Want {
@@ -37,6 +52,15 @@ pub enum Want {
     Block(BlockHash, BlockForm),
     /// Transactions of a block, by their places.
     Part(BlockHash, Vec<u32>),
+}
+
+impl Want {
+    /// The block that it is about.
+    pub fn hash(&self) -> BlockHash {
+        match self {
+            Self::Block(hash, _) | Self::Part(hash, _) => *hash,
+        }
+    }
 }
 
 /// One connection.
@@ -62,8 +86,8 @@ pub struct Peer {
     pub best: Option<(BlockHash, u32)>,
     /// What it waits for.
     pub want: Option<Want>,
-    /// Whether it was asked for headers and has not answered.
-    pub asked_headers: bool,
+    /// The headers that it was asked for, in order.
+    pub asked: ArrayVec<Asked, MAX_ASKED>,
     /// Whether something for it found no room.
     is_owed: bool,
     connection: Option<Connection>,
@@ -99,7 +123,7 @@ impl Peers {
             report: PeerReport::default(),
             best: None,
             want: None,
-            asked_headers: false,
+            asked: ArrayVec::new(),
             is_owed: false,
             connection: Some(connection),
         };
@@ -152,7 +176,7 @@ impl Peers {
             }
             Err(TrySendError::Closed(_)) => false,
             Err(TrySendError::Full(_)) if matches!(peer.kind, Kind::Node(_)) => {
-                // Blocks come faster than it takes them. Told of the last one, it asks for those between.
+                // Blocks come faster than it takes them.
                 peer.is_owed = true;
                 false
             }
@@ -170,14 +194,56 @@ impl Peers {
         std::mem::take(&mut self.unheard)
     }
 
-    /// Nodes that have to be told of the tip again.
-    pub fn owed(&self) -> Vec<PeerNumber> {
-        let owed = self.ready().filter(|(_, peer)| peer.is_owed);
-        owed.map(|(number, _)| number).collect()
+    /// What found no room is tried again now.
+    pub fn forget_owed(&mut self) {
+        for peer in self.peers.values_mut() {
+            peer.is_owed = false;
+        }
     }
 
-    /// Whether there are any.
+    /// Whether something for one of the nodes found no room.
     pub fn any_owed(&self) -> bool {
         self.peers.values().any(|peer| peer.is_owed)
+    }
+
+    /// Asks a peer for headers, unless much is asked of it already; `fate`: the block whose fate the answer tells,
+    /// with its height. Whether it was asked.
+    pub fn ask_headers(
+        &mut self,
+        number: PeerNumber,
+        locator: Vec<BlockHash>,
+        fate: Option<(u32, BlockHash)>,
+        now: Time,
+    ) -> bool {
+        let Some(peer) = self.peers.get_mut(&number) else {
+            return false;
+        };
+        peer.asked.retain(|asked| asked.until > now);
+        let is_asked = peer.asked.iter().any(|asked| asked.fate == fate);
+        if is_asked || peer.asked.is_full() {
+            return false;
+        }
+        let stop = None;
+        let sent = self.send(number, PeerCommand::GetHeaders { locator, stop });
+        if let Some(peer) = self.peers.get_mut(&number).filter(|_| sent) {
+            let until = now + ANSWER_TIME;
+            peer.asked.push(Asked { fate, until });
+        }
+        sent
+    }
+
+    /// When a question is overdue on which a block depends.
+    pub fn deadline(&self) -> Option<Time> {
+        let asked = self.peers.values().flat_map(|peer| &peer.asked);
+        let fates = asked.filter(|asked| asked.fate.is_some());
+        fates.map(|asked| asked.until).min()
+    }
+}
+
+impl Peer {
+    /// Headers have come: what was asked, if they are an answer.
+    pub fn take_asked(&mut self, now: Time) -> Option<Asked> {
+        self.asked.retain(|asked| asked.until > now);
+        self.asked.pop_at(0)
     }
 }

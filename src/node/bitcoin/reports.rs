@@ -4,20 +4,23 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bitcoin::BlockHash;
+use bitcoin::block::Header;
 use bitcoin::hashes::Hash as _;
 use bytes::Bytes;
 
-use super::desk::Desk;
+use super::desk::{Desk, Done};
 use super::fetches::{Origin, Purpose};
 use super::ledger::{NodeNumber, Via};
-use super::link::NodeReport;
+use super::link::{Link, NodeReport, probe};
 use super::status::NodeStatus;
 use crate::chain::bitcoind::answer::BlockchainInfo;
 use crate::chain::bitcoind::follow::FollowInput;
 use crate::chain::bitcoind::notice::{Notice, SequenceEvent};
 use crate::chain::bitcoind::zmq::ZmqEvent;
-use crate::chain::p2p::CloseReason;
+use crate::chain::bitcoind::{NodesEvent, RpcError, State};
+use crate::chain::p2p::{CloseReason, MAX_HEADERS_PER_MESSAGE};
 use crate::node::engine::Command;
+use crate::time::Time;
 
 /// How long a block that a node has may take by P2P or ZMQ, before it is fetched by RPC.
 const PUSH_GRACE: Duration = Duration::from_millis(250);
@@ -26,64 +29,225 @@ impl Desk {
     /// One report of one node.
     pub fn on_report(&mut self, node: NodeNumber, report: NodeReport) {
         match report {
-            NodeReport::RpcUp { info, subversion } => self.on_rpc_up(node, &info, subversion),
-            NodeReport::RpcDown(reason) => {
-                if let Some(link) = self.links.get_mut(node)
-                    && link.set_down(reason.clone())
-                {
-                    tracing::warn!(
-                        node,
-                        name = link.name,
-                        reason,
-                        "the Bitcoin node can't be asked by RPC"
-                    );
+            NodeReport::Unfollowed(error) => {
+                let now = self.now();
+                self.on_rpc_error(node, &error);
+                if let Some(link) = self.links.get_mut(node) {
+                    link.unfollowed(now);
                 }
-                self.refresh_status();
             }
-            NodeReport::Tip { hash, height } => self.on_node_tip(node, hash, Some(height)),
-            NodeReport::Submitted { hash, verdict } => self.on_verdict(hash, node, verdict),
+            NodeReport::Tip { hash, height } => {
+                if let Some(link) = self.links.get_mut(node) {
+                    link.follow.succeeded();
+                }
+                self.set_tip(node, hash, height);
+                self.on_node_tip(node, hash);
+            }
+            NodeReport::Submitted {
+                hash,
+                height,
+                verdict,
+            } => self.on_verdict(hash, height, node, verdict),
             NodeReport::Zmq(event) => self.on_zmq(node, event),
         }
     }
 
-    fn on_rpc_up(&mut self, node: NodeNumber, info: &BlockchainInfo, subversion: String) {
+    /// Asks the nodes how they do whose turn it is, and follows those that answer.
+    pub fn ask_nodes(&mut self, now: Time) {
+        self.nodes.handle_timeout(now);
+        while let Some(node) = self.nodes.poll_probe(now) {
+            if let Some(rpc) = self.links.get(node).and_then(|link| link.rpc().cloned()) {
+                let network = self.shared.network;
+                self.spawn(async move {
+                    let answer = probe(rpc, network).await;
+                    Done::Probed { node, answer }
+                });
+            }
+        }
+        for (node, link) in self.links.iter_mut().enumerate() {
+            if let (Some(rpc), Some(best)) = (link.rpc().cloned(), link.tip)
+                && link.begin_follow(now)
+            {
+                tokio::spawn(self.shared.listener(node).follow(rpc, best));
+            }
+        }
+        while let Some(event) = self.nodes.poll_event() {
+            self.on_nodes_event(event);
+        }
+    }
+
+    /// A node has answered how it does, or has not.
+    pub fn on_probed(
+        &mut self,
+        node: NodeNumber,
+        answer: Result<(BlockchainInfo, String), RpcError>,
+    ) {
+        let now = self.now();
+        let (info, subversion) = match answer {
+            Ok(answer) => answer,
+            Err(error) => return self.on_rpc_error(node, &error),
+        };
+        let best = (info.best_block_hash, info.blocks);
+        let pruned = info.pruned;
+        self.nodes.handle_info(now, node, info);
+        self.is_status_stale = true;
         let Some(link) = self.links.get_mut(node) else {
             return;
         };
-        if link.set_up(subversion) {
-            let name = &link.name;
+        if link.set_up(subversion, now) {
+            link.tip = Some(best);
+            link.feed.start();
+            self.ledger.returned(node);
+            let (name, height) = (&link.name, best.1);
             let subversion = link.subversion.as_deref().unwrap_or_default();
             tracing::info!(
                 node,
                 name,
                 subversion,
-                height = info.blocks,
-                pruned = info.pruned,
+                height,
+                pruned,
                 "connected to the Bitcoin node by RPC"
             );
-            if info.initial_block_download {
-                tracing::warn!(
-                    node,
-                    "the Bitcoin node is still downloading the chain; blocks are relayed, but it may not take them yet"
-                );
-            }
-            link.feed.start();
-            self.ledger.returned(node);
         }
-        self.refresh_status();
+    }
+
+    /// A call of a node's RPC has failed.
+    pub fn on_rpc_error(&mut self, node: NodeNumber, error: &RpcError) {
+        let now = self.now();
+        self.nodes.handle_failure(now, node, error);
+        if State::of_error(error).is_some()
+            && let Some(link) = self.links.get_mut(node)
+        {
+            link.set_down();
+        }
+        self.is_status_stale = true;
+    }
+
+    fn on_nodes_event(&mut self, event: NodesEvent) {
+        self.is_status_stale = true;
+        match event {
+            NodesEvent::State {
+                node,
+                from,
+                to,
+                reason,
+            } => {
+                let name = self.links.get(node).map(|link| link.name.as_str());
+                match to {
+                    State::Live => {
+                        tracing::info!(node, name, %from, reason, "the Bitcoin node is live")
+                    }
+                    to => tracing::warn!(node, name, %from, reason, "the Bitcoin node is {to}"),
+                }
+            }
+            NodesEvent::Preferred { from, to } => {
+                let several = self.links.len() > 1;
+                match to {
+                    Some(node) if several => tracing::info!(
+                        node,
+                        before = from,
+                        "this Bitcoin node is asked from now on"
+                    ),
+                    Some(_) => {}
+                    None => {
+                        tracing::warn!("no Bitcoin node can be asked; blocks are still relayed")
+                    }
+                }
+                self.follow_mempool(to);
+                let now = self.now();
+                self.fetches.renew(now);
+            }
+        }
+    }
+
+    /// The mempool of this node is followed from now on.
+    fn follow_mempool(&mut self, node: Option<NodeNumber>) {
+        let target = node.and_then(|node| {
+            let link = self.links.get(node)?;
+            Some((node, link.rpc()?.clone(), link.mempool_feed))
+        });
+        self.follower.switch(target);
+    }
+
+    /// A node without RPC, or whose RPC does not answer, is connected by P2P and claims this height.
+    pub fn on_node_connected(&mut self, node: NodeNumber, height: u32) {
+        let now = self.now();
+        self.is_status_stale = true;
+        let Some(link) = self.links.get_mut(node) else {
+            return;
+        };
+        link.clear_p2p_error();
+        if link.rpc_is_up() {
+            return;
+        }
+        // Its best block is likely that of our chain; if not, its headers will tell.
+        link.tip = self.shared.book.hash_at(height).map(|hash| (hash, height));
+        link.feed.start();
+        self.ledger.returned(node);
+        self.nodes.handle_reached(now, node);
+        if let Some((_, height)) = self.links.get(node).and_then(|link| link.tip) {
+            self.nodes.handle_tip(now, node, height);
+        }
+    }
+
+    /// A node's headers have come by P2P: without RPC they tell its best block, and what became of the block `fate`.
+    pub fn on_node_headers(
+        &mut self,
+        node: NodeNumber,
+        headers: &[Header],
+        fate: Option<(u32, BlockHash)>,
+    ) {
+        let Some(link) = self.links.get(node).filter(|link| !link.rpc_is_up()) else {
+            return;
+        };
+        let now = self.now();
+        let book = &self.shared.book;
+        let best = match (headers.last(), fate) {
+            (Some(_), _) if headers.len() >= MAX_HEADERS_PER_MESSAGE => None,
+            (Some(last), _) => {
+                let hash = last.block_hash();
+                book.place(hash).map(|(height, _)| (hash, height))
+            }
+            // It has nothing above what it was asked from.
+            (None, Some((height, _))) if link.tip.is_none() => {
+                let below = height.saturating_sub(1);
+                book.hash_at(below).map(|hash| (hash, below))
+            }
+            (None, _) => None,
+        };
+        if let Some((hash, height)) = best {
+            self.set_tip(node, hash, height);
+        }
+        self.on_fate(node, fate, now);
+    }
+
+    /// A node has told a new block by P2P or ZMQ; by RPC it is told in a moment, if there is that.
+    pub fn on_pushed_tip(&mut self, node: NodeNumber, hash: BlockHash, height: u32) {
+        let has_rpc = self.links.get(node).is_some_and(Link::rpc_is_up);
+        if !has_rpc {
+            self.set_tip(node, hash, height);
+        }
+    }
+
+    fn set_tip(&mut self, node: NodeNumber, hash: BlockHash, height: u32) {
+        let now = self.now();
+        if let Some(link) = self.links.get_mut(node) {
+            link.tip = Some((hash, height));
+        }
+        self.nodes.handle_tip(now, node, height);
+        self.is_status_stale = true;
     }
 
     /// A node has another best block.
-    fn on_node_tip(&mut self, node: NodeNumber, hash: BlockHash, height: Option<u32>) {
+    fn on_node_tip(&mut self, node: NodeNumber, hash: BlockHash) {
         let place = self.shared.book.place(hash).map(|(height, _)| height);
-        if let Some(link) = self.links.get_mut(node)
-            && let Some(height) = height.or(place)
-        {
-            link.tip = Some((hash, height));
-        }
-        if place.is_none() {
+        let Some(height) = place else {
             self.ask_headers();
-        } else if !self.is_here(&hash) {
+            return;
+        };
+        // What the chain begins with is nobody's news.
+        let is_new = height > self.shared.book.start().height;
+        if is_new && !self.is_here(&hash) {
             let now = self.now();
             let pushed = self.peers.of_node(node).is_some()
                 || self.links.get(node).is_some_and(|link| link.zmq_is_up);
@@ -92,30 +256,25 @@ impl Desk {
                 false => Duration::ZERO,
             };
             if self.floor.is_some() && self.ledger.invalid(&hash).is_none() {
-                self.fetches.want(hash, Purpose::Hold, now + grace, now);
+                self.fetches
+                    .want((height, hash), Purpose::Hold, now + grace, now);
             }
             self.chain_is_current();
         } else if self.floor.is_none() {
             self.chain_is_current();
         }
-        self.refresh_status();
     }
 
     fn on_zmq(&mut self, node: NodeNumber, event: ZmqEvent) {
-        let follower = self
-            .links
-            .get_mut(node)
-            .and_then(|link| link.follower.as_mut());
-        let is_followed = follower.is_some();
-        if let Some(follower) = follower
-            && let Some(input) = FollowInput::of_zmq(event.clone())
-        {
-            follower.tell(input);
+        let is_followed = self.follower.follows(node);
+        if is_followed && let Some(input) = FollowInput::of_zmq(event.clone()) {
+            self.follower.tell(input);
         }
+        let is_asked = self.nodes.preferred() == Some(node);
         match event {
             ZmqEvent::Connected { publisher } => {
                 tracing::info!(node, publisher, "connected to the Bitcoin node by ZMQ");
-                self.set_zmq(node, true);
+                self.set_zmq(node, true, "");
             }
             ZmqEvent::Disconnected { publisher, reason } => {
                 tracing::warn!(
@@ -124,7 +283,7 @@ impl Desk {
                     reason,
                     "no ZMQ notifications from the Bitcoin node"
                 );
-                self.set_zmq(node, false);
+                self.set_zmq(node, false, &reason);
             }
             ZmqEvent::Lost { topic, gap } => {
                 tracing::warn!(
@@ -138,25 +297,46 @@ impl Desk {
             ZmqEvent::Notice(Notice::RawBlock(block)) => self.on_raw_block(node, block),
             ZmqEvent::Notice(
                 Notice::HashBlock(hash) | Notice::Sequence(SequenceEvent::Connected(hash)),
-            ) => self.on_node_tip(node, hash, None),
-            ZmqEvent::Notice(
-                Notice::RawTx(_) | Notice::Sequence(SequenceEvent::Removed { .. }),
-            ) if is_followed => {}
-            ZmqEvent::Notice(Notice::RawTx(transaction)) => self.transactions.take(transaction),
-            ZmqEvent::Notice(Notice::Sequence(SequenceEvent::Removed { txid, .. })) => {
+            ) => {
+                let place = self.shared.book.place(hash);
+                // By P2P it is told as well, in order with what else is told there.
+                if let Some((height, _)) = place.filter(|_| self.peers.of_node(node).is_none()) {
+                    self.on_pushed_tip(node, hash, height);
+                }
+                self.on_node_tip(node, hash);
+            }
+            ZmqEvent::Notice(Notice::RawTx(transaction)) if !is_followed => {
+                self.transactions.take(transaction);
+            }
+            // What another node no longer has, the one that is asked may have.
+            ZmqEvent::Notice(Notice::Sequence(SequenceEvent::Removed { txid, .. }))
+                if is_asked && !is_followed =>
+            {
                 self.transactions.demote(txid.to_byte_array());
             }
-            ZmqEvent::Notice(Notice::Sequence(
-                SequenceEvent::Disconnected(_) | SequenceEvent::Added { .. },
-            )) => {}
+            ZmqEvent::Notice(Notice::RawTx(_) | Notice::Sequence(_)) => {}
         }
     }
 
-    fn set_zmq(&mut self, node: NodeNumber, up: bool) {
+    fn set_zmq(&mut self, node: NodeNumber, up: bool, reason: &str) {
+        let now = self.now();
         if let Some(link) = self.links.get_mut(node) {
             link.zmq_is_up = up;
         }
-        self.refresh_status();
+        match up {
+            true => self.nodes.handle_reached(now, node),
+            false => self.lose_if_alone(node, reason),
+        }
+        self.is_status_stale = true;
+    }
+
+    /// A way to a node is gone: if it was the last of one without RPC, the node is.
+    fn lose_if_alone(&mut self, node: NodeNumber, reason: &str) {
+        let now = self.now();
+        let by_zmq = self.links.get(node).is_some_and(|link| link.zmq_is_up);
+        if !by_zmq && self.peers.of_node(node).is_none() {
+            self.nodes.handle_lost(now, node, reason.to_owned());
+        }
     }
 
     fn on_raw_block(&mut self, node: NodeNumber, block: Bytes) {
@@ -177,10 +357,12 @@ impl Desk {
             link.redial.succeeded();
         }
         link.redial_at = Some(now + link.redial.failed());
-        if link.set_error(reason.to_string()) {
+        if link.set_p2p_error(reason.to_string()) {
             let name = &link.name;
             tracing::warn!(node, name, %reason, "the Bitcoin node is not reached by P2P");
         }
+        self.lose_if_alone(node, &reason.to_string());
+        self.is_status_stale = true;
     }
 
     /// Dials the nodes whose time has come.
@@ -199,24 +381,19 @@ impl Desk {
         }
     }
 
-    /// Tells RPC how the nodes are.
-    pub fn refresh_status(&mut self) {
-        let height = self.shared.book.chain().height;
-        let mut all: Vec<NodeStatus> = self
-            .links
-            .iter()
-            .enumerate()
-            .map(|(node, link)| link.status(node, self.peers.of_node(node).is_some(), height))
-            .collect();
-        // The first that is up and not behind the others is the one that is followed.
-        let best = all.iter().filter_map(|it| it.blocks).max();
-        let live = all
-            .iter_mut()
-            .find(|it| (it.rpc || it.p2p || it.zmq) && (it.blocks.is_none() || it.blocks == best));
-        if let Some(live) = live {
-            live.live = true;
+    /// Tells RPC how the nodes are, if that has changed.
+    pub fn tell_status(&mut self) {
+        if !std::mem::take(&mut self.is_status_stale) {
+            return;
         }
-        self.status.send_replace(Arc::new(all));
+        let height = self.shared.book.chain().height;
+        let preferred = self.nodes.preferred();
+        let all = self.links.iter().zip(self.nodes.statuses()).enumerate();
+        let all = all.map(|(node, (link, known))| NodeStatus {
+            live: preferred == Some(node),
+            ..link.status(node, known, self.peers.of_node(node).is_some(), height)
+        });
+        self.status.send_replace(Arc::new(all.collect()));
     }
 
     /// A block is not to be relayed or served: a node calls it invalid.

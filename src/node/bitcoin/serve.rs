@@ -1,6 +1,5 @@
 //! What peers ask of this node, as an ordinary peer with NODE_NETWORK_LIMITED (BIP159) answers it.
 
-use bitcoin::hashes::Hash as _;
 use bitcoin::{Block, BlockHash};
 use bytes::Bytes;
 
@@ -20,7 +19,8 @@ const PART_DEPTH: u32 = 10;
 const SLACK: u32 = 2;
 
 impl Desk {
-    /// A peer wants headers. None is an answer as well: then it has them all.
+    /// A peer wants headers. None is an answer as well: then it has them all. None beyond the newest block that is
+    /// here: whoever hears of a block asks for it, and bitcoind waits long for an answer.
     pub fn serve_headers(
         &mut self,
         number: PeerNumber,
@@ -28,14 +28,15 @@ impl Desk {
         stop: Option<BlockHash>,
     ) {
         let count = MAX_HEADERS_PER_MESSAGE;
-        let headers = self.shared.book.after_locator(locator, stop, count);
+        let newest = self.newest_held();
+        let book = &self.shared.book;
+        let headers = book.after_locator(locator, stop, newest, count);
         self.peers.send(number, PeerCommand::SendHeaders(headers));
     }
 
     /// A peer wants something.
     pub fn serve(&mut self, number: PeerNumber, want: Want) {
-        let (Want::Block(hash, _) | Want::Part(hash, _)) = &want;
-        let hash = *hash;
+        let hash = want.hash();
         let tip = self.shared.book.chain().height;
         let Some(peer) = self.peers.get_mut(number) else {
             return;
@@ -46,7 +47,7 @@ impl Desk {
         let in_reach = height
             .is_some_and(|height| is_ours || height.saturating_add(SERVED_DEPTH + SLACK) >= tip);
         if !in_reach || self.ledger.invalid(&hash).is_some() {
-            self.serve_nothing(number);
+            self.serve_nothing(number, hash);
             return;
         }
         let at_hand = self.find_at_hand(&hash).cloned();
@@ -56,18 +57,19 @@ impl Desk {
         }
         let now = self.now();
         // What is not here is asked for only by whom we serve gladly; for others the disk has to do.
-        let here = self.shared.store.contains(hash.as_byte_array());
+        let here = self.is_here(&hash) || self.fetches.is_wanted(&hash);
+        let block = (height.unwrap_or_default(), hash);
         if !(here || is_ours || self.links.iter().any(super::link::Link::rpc_is_up))
-            || !self.fetches.want(hash, Purpose::Serve(number), now, now)
+            || !self.fetches.want(block, Purpose::Serve(number), now, now)
         {
-            self.serve_nothing(number);
+            self.serve_nothing(number, hash);
         }
     }
 
-    /// There is nothing to be had.
-    pub fn serve_nothing(&mut self, number: PeerNumber) {
+    /// The block that a peer wants is not to be had.
+    pub fn serve_nothing(&mut self, number: PeerNumber, hash: BlockHash) {
         if let Some(peer) = self.peers.get_mut(number)
-            && peer.want.take().is_some()
+            && peer.want.take_if(|want| want.hash() == hash).is_some()
         {
             self.peers.send(number, PeerCommand::SendNothing);
         }
@@ -112,11 +114,12 @@ impl Desk {
 
     /// Answers with a block that has been fetched. It is not among the newest, so it goes whole.
     pub fn serve_fetched(&mut self, number: PeerNumber, hash: BlockHash, block: &Bytes) {
-        let Some(want) = self.peers.get_mut(number).and_then(|peer| peer.want.take()) else {
+        // By now it may want another one.
+        let peer = self.peers.get_mut(number);
+        let Some(want) = peer.and_then(|peer| peer.want.take_if(|want| want.hash() == hash)) else {
             return;
         };
         match want {
-            Want::Block(wanted, _) | Want::Part(wanted, _) if wanted != hash => {}
             Want::Block(_, BlockForm::Stripped) => self.serve_stripped(number, block.clone()),
             Want::Block(..) | Want::Part(..) => {
                 self.peers

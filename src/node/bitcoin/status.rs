@@ -11,8 +11,13 @@ pub struct NodeStatus {
     pub node: usize,
     /// How it was configured.
     pub name: String,
-    /// Whether it is the one that is followed first.
+    /// Whether it is the one that is asked first.
     pub live: bool,
+    /// Whether it can be used: `live`, `behind`, `warming-up`, `wrong-network`, `refused`, `unreachable` or
+    /// `never-reached`.
+    pub state: &'static str,
+    /// Why, in one line.
+    pub reason: String,
     /// Name and version that it gives itself.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub subversion: Option<String>,
@@ -31,9 +36,9 @@ pub struct NodeStatus {
     /// How many blocks it is behind this node's header chain; negative if it is ahead.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub lag: Option<i64>,
-    /// Why it is not reached, or not used.
+    /// Why it is not connected by P2P although it should be.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub error: Option<String>,
+    pub p2p_error: Option<String>,
     /// What it said of the blocks that it was given.
     pub submitted: Counts,
 }

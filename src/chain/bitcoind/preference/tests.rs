@@ -94,10 +94,22 @@ fn a_node_that_falls_behind_is_left_and_one_that_is_alone_is_kept() {
         (states(&nodes)[0], nodes.preferred()),
         (State::Behind, Some(0))
     );
+    // It is asked soon again when it has got further.
+    assert_eq!(nodes.poll_probe(at(5)), Some(1));
+    assert_eq!(nodes.poll_deadline(), Some(at(4) + PROBE_TIME));
+    nodes.handle_tip(at(5), 0, 4);
+    nodes.handle_tip(at(5), 0, 13);
+    assert_eq!(states(&nodes)[0], State::Behind);
+    assert_eq!(nodes.poll_deadline(), Some(at(5) + CATCH_UP_TIME));
+    assert_eq!(nodes.poll_probe(at(6)), Some(0));
+    nodes.handle_tip(at(6), 0, 14);
+    assert_eq!(nodes.poll_probe(at(9)), None);
+    nodes.handle_info(at(9), 0, info(14));
+    assert_eq!(states(&nodes)[0], State::Live);
 }
 
 #[test]
-fn every_kind_of_failure_has_its_state_and_refused_calls_have_none() {
+fn every_kind_of_failure_has_its_state() {
     let mut nodes = Nodes::new(&[true], at(0), 1);
     let mut state = |error: RpcError| {
         nodes.handle_failure(at(1), 0, &error);
@@ -107,7 +119,7 @@ fn every_kind_of_failure_has_its_state_and_refused_calls_have_none() {
         state(RpcError::Busy {
             address: "h".into()
         }),
-        State::NeverReached
+        State::Refused
     );
     assert_eq!(
         state(RpcError::WarmingUp("Loading".into())),
@@ -126,8 +138,13 @@ fn every_kind_of_failure_has_its_state_and_refused_calls_have_none() {
             code: -5,
             message: "x".into()
         }),
-        State::WrongNetwork
+        State::Refused
     );
+    // Of one that answers they say nothing.
+    nodes.handle_info(at(2), 0, info(5));
+    nodes.handle_failure(at(3), 0, &RpcError::TooLarge(9));
+    assert_eq!(states(&nodes), [State::Live]);
+    assert_eq!(nodes.poll_deadline(), Some(at(2) + PROBE_TIME));
 }
 
 #[test]
@@ -162,10 +179,39 @@ fn a_node_without_rpc_is_judged_by_what_is_heard_of_it() {
     assert_eq!((nodes.preferred(), nodes.poll_deadline()), (None, None));
 }
 
+#[test]
+fn a_node_without_rpc_comes_and_goes_with_its_connections() {
+    let mut nodes = Nodes::new(&[false, true], at(0), 1);
+    // What has RPC is judged by its answers alone.
+    nodes.handle_reached(at(0), 1);
+    nodes.handle_lost(at(0), 1, "x".into());
+    assert_eq!(states(&nodes), [State::NeverReached; 2]);
+    nodes.handle_reached(at(0), 0);
+    assert_eq!(
+        (states(&nodes)[0], nodes.preferred()),
+        (State::Live, Some(0))
+    );
+    nodes.handle_tip(at(1), 0, 9);
+    nodes.handle_reached(at(1), 0);
+    let reason = |nodes: &Nodes| nodes.status(0).unwrap().reason.clone();
+    assert_eq!(reason(&nodes), "at block 9");
+    nodes.handle_lost(at(2), 0, "closed by the peer".into());
+    assert_eq!(states(&nodes)[0], State::Unreachable);
+    assert_eq!(
+        (reason(&nodes).as_str(), nodes.preferred()),
+        ("closed by the peer", None)
+    );
+    nodes.handle_reached(at(3), 0);
+    assert_eq!(
+        (reason(&nodes).as_str(), nodes.preferred()),
+        ("at block 9", Some(0))
+    );
+}
+
 proptest! {
     #[test]
     fn whoever_is_asked_can_answer_and_events_tell_all(
-        steps in proptest::collection::vec((0_usize..3, 0_u8..5, 0_u64..40, 0_u32..8), 1..60),
+        steps in proptest::collection::vec((0_usize..3, 0_u8..7, 0_u64..40, 0_u32..8), 1..60),
     ) {
         let mut nodes = Nodes::new(&[true, true, false], at(0), 1);
         let (mut now, mut told) = (0, None);
@@ -177,6 +223,8 @@ proptest! {
                 0 | 1 => nodes.handle_info(at(now), node, info(height)),
                 2 => nodes.handle_tip(at(now), node, height),
                 3 => nodes.handle_failure(at(now), node, &gone()),
+                4 => nodes.handle_reached(at(now), node),
+                5 => nodes.handle_lost(at(now), node, "x".into()),
                 _ => nodes.handle_failure(at(now), node, &RpcError::WarmingUp("x".into())),
             }
             while let Some(event) = nodes.poll_event() {

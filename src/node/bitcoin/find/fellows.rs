@@ -62,6 +62,13 @@ impl Fellows {
 }
 
 impl Desk {
+    /// The relay brings a block that can't be judged before the headers below it are here: they are asked of the nodes
+    /// and of fellows, who have them as a rule.
+    pub fn lack_headers(&mut self) {
+        self.ask_headers();
+        self.finder.fellows.needed = Some(self.now());
+    }
+
     /// Dials fellow relays while there is need of them, and lets them go afterwards.
     pub(super) fn seek_fellows(&mut self, now: Time) {
         if self.fetches.is_any_missed() {
