@@ -13,6 +13,8 @@ use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
 
+use crate::wire::compact_size_len;
+
 /// What a block shall look like.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Recipe {
@@ -69,6 +71,28 @@ impl Workload {
             transactions.push(transaction(bytes, witness, &mut random));
         }
         Self::of(mine(transactions, recipe.witness_every > 0))
+    }
+
+    /// A block whose transactions, the coinbase not counted, have about these sizes in bytes (at least about 110). Every
+    /// other one has a witness.
+    pub fn of_sizes(sizes: &[usize], seed: u64) -> Self {
+        let mut random = StdRng::seed_from_u64(seed);
+        let recipe = Recipe {
+            witness_every: 2,
+            ..Recipe::default()
+        };
+        let mut transactions = vec![coinbase(&recipe, seed)];
+        for (index, &bytes) in sizes.iter().enumerate() {
+            transactions.push(transaction(bytes, index % 2 == 1, &mut random));
+        }
+        Self::of(mine(transactions, true))
+    }
+
+    /// Bytes of the coinbase, serialized.
+    pub fn coinbase_bytes(&self) -> u64 {
+        let others: usize = self.transactions.iter().map(Bytes::len).sum();
+        let count = compact_size_len(self.transactions.len() as u64 + 1);
+        (self.block.len() - 80 - count - others) as u64
     }
 
     /// An existing block, serialized. `None` if it is none.

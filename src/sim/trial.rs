@@ -1,0 +1,198 @@
+//! One run of a scenario, with everything drawn that its seed decides before a protocol begins: the network, the
+//! blocks, who lacks which transactions, and where adversaries are. Every protocol gets the same trial.
+
+mod blocks;
+mod mempools;
+mod places;
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use bytes::Bytes;
+use rand::SeedableRng as _;
+use rand::rngs::StdRng;
+
+pub use mempools::{WILD, wild_missing_bytes};
+
+use super::limits::{self, Network};
+use super::link::LinkOptions;
+use super::scenario::{AdversaryKind, LinkSpec, Scenario, ScenarioError};
+use super::topology::Plan;
+use super::workload::Workload;
+
+/// A resolved scenario with its seed.
+#[derive(Clone, Debug)]
+pub struct Trial {
+    /// What was asked for.
+    pub scenario: Scenario,
+    /// The seed of this run. A protocol that draws mixes it with a number of its own.
+    pub seed: u64,
+    /// The nodes and who is joined to whom.
+    pub plan: Plan,
+    /// How each edge of the plan behaves, in its order: from the lower number to the higher, and back.
+    pub links: Vec<[LinkOptions; 2]>,
+    /// What lies between each node and its links, by its number.
+    pub access: Vec<Access>,
+    /// How far each node's clock is ahead (positive) or behind, in nanoseconds, by its number.
+    pub skews: Vec<i64>,
+    /// The blocks, in the order in which they are handed in.
+    pub blocks: Vec<PlannedBlock>,
+    /// Nodes that mean harm.
+    pub adversaries: BTreeMap<usize, AdversaryKind>,
+}
+
+/// What a node can send and take over all its links together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Access {
+    /// Bytes per second that it can send, headers included; `None`: no limit.
+    pub up_bytes_per_s: Option<u64>,
+    /// Bytes per second that it can take, headers included; `None`: no limit.
+    pub down_bytes_per_s: Option<u64>,
+    /// How long each of the queues is at its rate.
+    pub queue: Duration,
+}
+
+/// A block, where and when it is handed in, and who lacks what of it.
+#[derive(Clone, Debug)]
+pub struct PlannedBlock {
+    /// The block.
+    pub workload: Workload,
+    /// At which node.
+    pub source: usize,
+    /// When, from the first block.
+    pub at: Duration,
+    /// For each node the places (from 1; the coinbase at 0 is held by nobody) of the transactions that it lacks, in
+    /// order.
+    pub lacked: Vec<Vec<u32>>,
+    /// How soon each node can have it at best, from its submission; `None` where no way leads.
+    pub bounds: Vec<Option<Duration>>,
+    /// Bytes that have to cross to each node.
+    pub bytes_to_cross: Vec<u64>,
+}
+
+impl Trial {
+    /// Draws what `scenario` leaves to `seed`. `file` is the content of `block.file`, if the scenario names one.
+    ///
+    /// # Errors
+    ///
+    /// What only shows now: a file that is no block, adversaries that would cut honest nodes off.
+    pub fn new(scenario: &Scenario, seed: u64, file: Option<Bytes>) -> Result<Self, ScenarioError> {
+        let senseless = |problem: String| ScenarioError {
+            file: scenario.name.clone(),
+            line: None,
+            problem,
+        };
+        let plan = Plan::new(&scenario.topology, seed);
+        let mut random = StdRng::seed_from_u64(seed ^ 0x7472_6961_6c00_0000);
+        let sources = blocks::sources(scenario);
+        let adversaries =
+            places::adversaries(scenario, &plan, &sources, &mut random).map_err(senseless)?;
+        let mut trial = Self {
+            seed,
+            links: places::links(scenario, &plan),
+            access: places::access(scenario),
+            skews: places::skews(scenario, &mut random),
+            blocks: blocks::blocks(scenario, seed, file).map_err(senseless)?,
+            scenario: scenario.clone(),
+            plan,
+            adversaries,
+        };
+        mempools::draw(&mut trial, &sources, &mut random);
+        trial.bound();
+        Ok(trial)
+    }
+
+    /// Whether node `node` means no harm.
+    pub fn is_honest(&self, node: usize) -> bool {
+        !self.adversaries.contains_key(&node)
+    }
+
+    /// The network as the limits see it. Adversaries are in it: what they carry may be true.
+    pub fn network(&self) -> Network {
+        let limited = self
+            .access
+            .iter()
+            .any(|access| access.up_bytes_per_s.is_some() || access.down_bytes_per_s.is_some());
+        let rates = |of: &dyn Fn(&Access) -> Option<u64>| match limited {
+            true => self.access.iter().map(of).collect(),
+            false => Vec::new(),
+        };
+        let mut network = Network {
+            nodes: self.plan.nodes,
+            links: Vec::new(),
+            up: rates(&|access| access.up_bytes_per_s),
+            down: rates(&|access| access.down_bytes_per_s),
+        };
+        for (&(low, high), [forth, back]) in self.plan.edges.iter().zip(&self.links) {
+            network
+                .links
+                .push((low, high, forth.delay, forth.rate_bytes_per_s));
+            network
+                .links
+                .push((high, low, back.delay, back.rate_bytes_per_s));
+        }
+        network
+    }
+
+    /// Computes what has to cross, and how soon it can.
+    fn bound(&mut self) {
+        let network = self.network();
+        for block in &mut self.blocks {
+            let sizes = &block.workload.transactions;
+            let size_of = |place: u32| {
+                sizes
+                    .get(place as usize - 1)
+                    .map_or(0, |bytes| bytes.len() as u64)
+            };
+            let coinbase = block.workload.coinbase_bytes();
+            let total = block.workload.block.len() as u64;
+            let count = sizes.len() as u64 + 1;
+            let cross = |lacked: &Vec<u32>| {
+                let missing: u64 = lacked.iter().map(|&place| size_of(place)).sum();
+                limits::bytes_to_cross(total, count, missing + coinbase)
+            };
+            block.bytes_to_cross = block.lacked.iter().map(cross).collect();
+            block.bounds = network.bounds(block.source, &block.bytes_to_cross);
+        }
+    }
+}
+
+impl LinkSpec {
+    /// The link as the world has it; `delay` where distance decides.
+    pub fn options(&self, delay: Option<Duration>) -> LinkOptions {
+        let rate = rate(self.rate_mbit);
+        let queue = match (self.queue_kb, rate) {
+            (Some(kilobytes), _) => kilobytes * 1_000.0,
+            (None, Some(rate)) => rate as f64 * self.queue_ms / 1_000.0,
+            (None, None) => 0.0,
+        };
+        LinkOptions {
+            delay: delay.unwrap_or_else(|| millis(self.delay_ms.unwrap_or(50.0))),
+            jitter: millis(self.jitter_ms),
+            rate_bytes_per_s: rate,
+            // A queue holds the packet that it is sending.
+            queue_bytes: queue.max(f64::from(self.mtu)) as u64,
+            mtu: self.mtu.into(),
+            loss: self.loss,
+            burst: self.burst,
+            reorder: self.reorder,
+            reorder_by: millis(self.reorder_by_ms),
+            duplicate: self.duplicate,
+            corrupt: self.corrupt,
+            udp_blocked: !self.udp,
+        }
+    }
+}
+
+/// Milliseconds of a scenario, which are within range.
+pub(super) fn millis(millis: f64) -> Duration {
+    Duration::from_secs_f64(millis.max(0.0) / 1_000.0)
+}
+
+/// A rate of a scenario in bytes per second; 0 is none.
+fn rate(mbit: f64) -> Option<u64> {
+    (mbit > 0.0).then(|| ((mbit * 125_000.0) as u64).max(1))
+}
+
+#[cfg(test)]
+mod tests;
