@@ -26,6 +26,7 @@ const LEAST_TIMEOUT: Duration = Duration::from_millis(200);
 #[derive(Debug)]
 pub struct ControlFlow {
     waiting: VecDeque<Bytes>,
+    waiting_bytes: u64,
     in_flight: u64,
     window: u64,
     threshold: u64,
@@ -37,6 +38,7 @@ impl Default for ControlFlow {
     fn default() -> Self {
         Self {
             waiting: VecDeque::new(),
+            waiting_bytes: 0,
             in_flight: 0,
             window: INITIAL_WINDOW,
             threshold: u64::MAX,
@@ -49,13 +51,13 @@ impl Default for ControlFlow {
 impl ControlFlow {
     /// Whether the socket takes more bytes: less than a window of them waits.
     pub fn has_room(&self) -> bool {
-        let waiting: usize = self.waiting.iter().map(Bytes::len).sum();
-        self.in_flight + (waiting as u64) < self.window
+        self.in_flight + self.waiting_bytes < self.window
     }
 
     /// Takes bytes to send.
     pub fn push(&mut self, bytes: Bytes) {
         if !bytes.is_empty() {
+            self.waiting_bytes += bytes.len() as u64;
             self.waiting.push_back(bytes);
         }
     }
@@ -65,16 +67,15 @@ impl ControlFlow {
         self.last_arrival
     }
 
-    /// The next segment that the window lets go, and when it arrives.
+    /// The next segment that the window lets go, and when it arrives. `uplink` tells when a packet of that many bytes
+    /// has left the sender's uplink.
     pub fn next_segment(
         &mut self,
         now: Time,
         link: &mut Link,
+        uplink: impl FnOnce(usize) -> Time,
         random: &mut StdRng,
     ) -> Option<(Time, Bytes)> {
-        if !link.up {
-            return None;
-        }
         let round_trip = link.options.delay * 2;
         let timeout = LEAST_TIMEOUT + round_trip;
         if self.in_flight == 0 && now - self.last_sent > timeout {
@@ -88,7 +89,9 @@ impl ControlFlow {
         if front.is_empty() {
             self.waiting.pop_front();
         }
-        let (mut at, lost) = link.segment(now, segment.len() + TCP_OVERHEAD, random);
+        self.waiting_bytes -= segment.len() as u64;
+        let length = segment.len() + TCP_OVERHEAD;
+        let (mut at, lost) = link.segment(uplink(length), length, random);
         if lost {
             let noticed = self.in_flight >= 3 * SEGMENT as u64;
             at = at + if noticed { round_trip } else { timeout };
@@ -134,7 +137,8 @@ mod tests {
         let mut arrived = 0;
         let mut last = start;
         while arrived < length {
-            while let Some((at, segment)) = flow.next_segment(now, &mut link, &mut random) {
+            while let Some((at, segment)) = flow.next_segment(now, &mut link, |_| now, &mut random)
+            {
                 assert!(at >= last, "in order");
                 last = at;
                 arrived += segment.len();

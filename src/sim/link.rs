@@ -6,6 +6,7 @@ use arrayvec::ArrayVec;
 use rand::RngExt;
 use rand::rngs::StdRng;
 
+use super::queue::RateQueue;
 use crate::time::Time;
 
 /// Bytes of the IPv4 and UDP headers of a datagram on the wire.
@@ -89,7 +90,7 @@ pub struct Link {
     pub options: LinkOptions,
     /// Whether it carries at all.
     pub up: bool,
-    free_at: Time,
+    queue: RateQueue,
     in_burst: bool,
 }
 
@@ -99,29 +100,24 @@ impl Link {
         Self {
             options,
             up: true,
-            free_at: Time::ZERO,
+            queue: RateQueue::default(),
             in_burst: false,
         }
     }
 
     /// When `bytes` that are handed over at `now` have left the near end, if the queue takes them.
     fn occupy(&mut self, now: Time, bytes: usize, may_overflow: bool) -> Option<Time> {
-        let Some(rate) = self.options.rate_bytes_per_s.filter(|&rate| rate > 0) else {
-            return Some(now);
-        };
-        let waiting = (self.free_at - now).as_nanos() * u128::from(rate) / 1_000_000_000;
-        if may_overflow && waiting + bytes as u128 > u128::from(self.options.queue_bytes) {
-            return None;
-        }
-        let takes = (bytes as u128 * 1_000_000_000).div_ceil(u128::from(rate));
-        let takes = Duration::from_nanos(u64::try_from(takes).unwrap_or(u64::MAX));
-        self.free_at = self.free_at.max(now) + takes;
-        Some(self.free_at)
+        let room = may_overflow.then_some(self.options.queue_bytes);
+        self.queue
+            .pass(now, bytes, self.options.rate_bytes_per_s, room)
     }
 
     /// Gilbert's model: a good state that loses nothing, a bad one that loses everything.
     fn loses(&mut self, random: &mut StdRng) -> bool {
         let loss = self.options.loss.clamp(0.0, 1.0);
+        if loss <= 0.0 {
+            return false;
+        }
         let burst = self.options.burst.max(1.0);
         if burst <= 1.0 || loss >= 1.0 {
             return random.random_bool(loss);
@@ -159,23 +155,30 @@ impl Link {
         if self.loses(random) {
             return Err(Drop::Lost);
         }
-        let copies = if random.random_bool(self.options.duplicate) {
+        let mut happens = |share: f64| share > 0.0 && random.random_bool(share.min(1.0));
+        let copies = if happens(self.options.duplicate) {
             2
         } else {
             1
         };
-        Ok((0..copies)
-            .map(|_| {
-                let mut at = left + self.options.delay;
-                at = at + self.options.jitter.mul_f64(random.random::<f64>());
-                if random.random_bool(self.options.reorder) {
-                    at = at + self.options.reorder_by;
-                }
-                let flipped = (length > 0 && random.random_bool(self.options.corrupt))
-                    .then(|| random.random_range(0..length * 8));
-                Arrival { at, flipped }
-            })
-            .collect())
+        let arrival = |_| {
+            let mut at = left + self.options.delay;
+            if happens(self.options.reorder) {
+                at = at + self.options.reorder_by;
+            }
+            let corrupt = length > 0 && happens(self.options.corrupt);
+            (at, corrupt)
+        };
+        let arrivals: ArrayVec<_, 2> = (0..copies).map(arrival).collect();
+        let jitter = self.options.jitter;
+        let whole = |(at, corrupt): (Time, bool)| Arrival {
+            at: match jitter.is_zero() {
+                true => at,
+                false => at + jitter.mul_f64(random.random::<f64>()),
+            },
+            flipped: corrupt.then(|| random.random_range(0..length * 8)),
+        };
+        Ok(arrivals.into_iter().map(whole).collect())
     }
 
     /// Sends a segment of a stream of `length` bytes, headers included: when it arrives, and whether it was lost before

@@ -7,7 +7,10 @@ use bitcoin::block::Header;
 use bitcoin::consensus::encode;
 use bytes::Bytes;
 
-use super::NodeId;
+use super::outcome::PieceSource;
+use super::queue::RateQueue;
+use super::trial::Access;
+use super::{Actor, NodeId};
 use crate::relay::{
     Engine, EngineConfig, Event, HeaderJudge, HeaderRefusal, HeaderVerdict, SessionId,
 };
@@ -56,12 +59,14 @@ impl Default for NodeOptions {
 /// A block that a node has given out whole.
 #[derive(Clone, Debug)]
 pub struct Completion {
-    /// When.
+    /// When, by the world's clock.
     pub at: Time,
     /// The block, serialized.
     pub bytes: Bytes,
     /// Whether it was submitted at this node.
     pub local: bool,
+    /// Requests for it that the node had sent, as read on the wire.
+    pub requests: u64,
 }
 
 /// Bytes and datagrams between a node and one peer, headers not counted.
@@ -108,33 +113,102 @@ impl HeaderJudge for WorkJudge {
     }
 }
 
+/// A chunk that a node has verified.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ChunkNote {
+    /// When.
+    pub at: Time,
+    /// Hash of the block, internal byte order.
+    pub block: [u8; 32],
+    /// Index of the chunk.
+    pub chunk: u32,
+    /// Who completed it.
+    pub from: PieceSource,
+}
+
+/// What a node has to do with one other.
+#[derive(Debug, Default)]
+pub(super) struct Peer {
+    /// The link to it, by its place among the world's.
+    pub link: Option<usize>,
+    pub traffic: Traffic,
+}
+
 pub(super) struct Node {
-    pub engine: Engine,
+    /// Who stands here; nobody after a crash.
+    pub actor: Option<Box<dyn Actor>>,
+    /// What a restart makes the engine of; `None` where there never was one.
+    pub options: Option<NodeOptions>,
     pub liar: bool,
     pub max_peers: usize,
+    /// How far its clock is ahead, in nanoseconds.
+    pub skew: i64,
+    pub access: Option<Access>,
+    pub up: RateQueue,
+    pub down: RateQueue,
+    /// Nothing passes between nodes of different groups.
+    pub group: u32,
     pub completed: BTreeMap<[u8; 32], Completion>,
+    pub chunks: Vec<ChunkNote>,
     pub events: Vec<(Time, Event)>,
-    pub traffic: BTreeMap<NodeId, Traffic>,
+    pub peers: BTreeMap<NodeId, Peer>,
     /// Sessions by their ids: connection and peer.
     pub sessions: BTreeMap<SessionId, (usize, NodeId)>,
     pub wakes_at: Option<Time>,
 }
 
 impl Node {
-    pub fn new(options: &NodeOptions, seed: [u8; 32], now: Time) -> Self {
-        let mut config = options.config.clone();
-        config.udp_port = DATA_PORT;
+    fn new(actor: Box<dyn Actor>, liar: bool, max_peers: usize) -> Self {
         Self {
-            liar: config.lie,
-            max_peers: config.max_peers,
-            engine: Engine::new(config, Box::new(WorkJudge), seed, now),
+            actor: Some(actor),
+            options: None,
+            liar,
+            max_peers,
+            skew: 0,
+            access: None,
+            up: RateQueue::default(),
+            down: RateQueue::default(),
+            group: 0,
             completed: BTreeMap::new(),
+            chunks: Vec::new(),
             events: Vec::new(),
-            traffic: BTreeMap::new(),
+            peers: BTreeMap::new(),
             sessions: BTreeMap::new(),
             wakes_at: None,
         }
     }
+
+    pub fn of_engine(options: NodeOptions, seed: [u8; 32], now: Time) -> Self {
+        let engine = engine(&options, seed, now);
+        let mut node = Self::new(engine, options.config.lie, options.config.max_peers);
+        node.options = Some(options);
+        node
+    }
+
+    pub fn of_actor(actor: Box<dyn Actor>) -> Self {
+        Self::new(actor, true, usize::MAX)
+    }
+
+    /// What its clock shows at `now`.
+    pub fn local(&self, now: Time) -> Time {
+        shifted(now, self.skew)
+    }
+
+    /// When its clock shows `local`.
+    pub fn global(&self, local: Time) -> Time {
+        shifted(local, -self.skew)
+    }
+}
+
+fn shifted(time: Time, by: i64) -> Time {
+    Time::from_nanos(time.as_nanos().saturating_add_signed(by))
+}
+
+/// The engine of a node that is what `options` say.
+pub(super) fn engine(options: &NodeOptions, seed: [u8; 32], now: Time) -> Box<dyn Actor> {
+    let mut config = options.config.clone();
+    config.udp_port = DATA_PORT;
+    Box::new(Engine::new(config, Box::new(WorkJudge), seed, now))
 }
 
 /// The address that node `node` sends datagrams from.

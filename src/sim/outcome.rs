@@ -89,6 +89,8 @@ pub enum PieceSource {
     Mempool,
     /// Another node.
     Node(usize),
+    /// Another node, the connection to which has ended since.
+    Gone,
 }
 
 /// What passed at one node after the first block was handed in.
@@ -104,6 +106,19 @@ pub struct NodeTraffic {
     pub packets_out: u64,
     /// Requests for data sent.
     pub requests: u64,
+}
+
+impl NodeTraffic {
+    /// What of it came after `before`.
+    pub const fn since(&self, before: &Self) -> Self {
+        Self {
+            bytes_in: self.bytes_in - before.bytes_in,
+            bytes_out: self.bytes_out - before.bytes_out,
+            packets_in: self.packets_in - before.packets_in,
+            packets_out: self.packets_out - before.packets_out,
+            requests: self.requests - before.requests,
+        }
+    }
 }
 
 impl NodeOutcome {

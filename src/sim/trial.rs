@@ -16,7 +16,7 @@ pub use mempools::{WILD, wild_missing_bytes};
 
 use super::limits::{self, Network};
 use super::link::LinkOptions;
-use super::scenario::{AdversaryKind, LinkSpec, Scenario, ScenarioError};
+use super::scenario::{AdversaryKind, LinkChange, LinkSpec, Scenario, ScenarioError};
 use super::topology::Plan;
 use super::workload::Workload;
 
@@ -50,6 +50,16 @@ pub struct Access {
     pub down_bytes_per_s: Option<u64>,
     /// How long each of the queues is at its rate.
     pub queue: Duration,
+}
+
+impl Access {
+    /// Bytes that wait at most before something of that rate.
+    pub fn room(&self, rate: Option<u64>) -> Option<u64> {
+        let rate = rate?;
+        let bytes = self.queue.as_secs_f64() * rate as f64;
+        // A queue holds the packet that it is sending.
+        Some((bytes as u64).max(1_500))
+    }
 }
 
 /// A block, where and when it is handed in, and who lacks what of it.
@@ -181,6 +191,32 @@ impl LinkSpec {
             corrupt: self.corrupt,
             udp_blocked: !self.udp,
         }
+    }
+}
+
+impl LinkChange {
+    /// Changes a link. A queue keeps its bytes unless the change says something of it.
+    pub fn apply(&self, link: &mut LinkOptions) {
+        let changed = |value: Option<f64>, place: &mut f64| *place = value.unwrap_or(*place);
+        link.delay = self.delay_ms.map_or(link.delay, millis);
+        link.jitter = self.jitter_ms.map_or(link.jitter, millis);
+        link.reorder_by = self.reorder_by_ms.map_or(link.reorder_by, millis);
+        link.rate_bytes_per_s = self.rate_mbit.map_or(link.rate_bytes_per_s, rate);
+        let queue = match (self.queue_kb, self.queue_ms, link.rate_bytes_per_s) {
+            (Some(kilobytes), ..) => Some(kilobytes * 1_000.0),
+            (None, Some(millis), Some(rate)) => Some(millis / 1_000.0 * rate as f64),
+            _ => None,
+        };
+        link.mtu = self.mtu.map_or(link.mtu, usize::from);
+        if let Some(bytes) = queue {
+            link.queue_bytes = bytes.max(link.mtu as f64) as u64;
+        }
+        changed(self.loss, &mut link.loss);
+        changed(self.burst, &mut link.burst);
+        changed(self.reorder, &mut link.reorder);
+        changed(self.duplicate, &mut link.duplicate);
+        changed(self.corrupt, &mut link.corrupt);
+        link.udp_blocked = self.udp.map_or(link.udp_blocked, |udp| !udp);
     }
 }
 

@@ -150,7 +150,9 @@ fn coinbase(recipe: &Recipe, seed: u64) -> Transaction {
 fn transaction(bytes: usize, with_witness: bool, random: &mut StdRng) -> Transaction {
     let mut previous = [0; 32];
     random.fill_bytes(&mut previous);
-    let mut padding = vec![0; bytes.saturating_sub(75)];
+    // 59 bytes whatever it holds, 5 more for a script of one byte and a witness of one item, and the padding's length.
+    let room = bytes.saturating_sub(if with_witness { 64 } else { 59 });
+    let mut padding = vec![0; room.saturating_sub(compact_size_len(room as u64))];
     random.fill_bytes(&mut padding);
     let mut witness = Witness::new();
     let script = if with_witness {

@@ -1,22 +1,31 @@
-//! The heap of happenings, and the turn of a node: hand in, drain all outputs, ask for the next deadline.
+//! Nodes, links and a clock of their own: hand in, drain all outputs, ask for the next deadline.
 
+mod agenda;
+mod connections;
+mod deliver;
+mod faults;
 mod turn;
 
-use std::cmp::Ordering;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
 
-use super::Topology;
+pub use faults::Fault;
+
+use self::agenda::{Agenda, What};
+use self::connections::Connection;
+use super::Actor;
 use super::checks::{Broken, Violation};
-use super::control::ControlFlow;
 use super::link::{Link, LinkOptions};
-use super::node::{Completion, Node, NodeOptions, Traffic, control_address, data_address};
+use super::node::{ChunkNote, Completion, Node, NodeOptions, Traffic, data_address};
+use super::tap::{Said, Tap};
+use super::topology::Topology;
+use super::trial::Access;
 use super::workload::Workload;
-use crate::relay::{Engine, Event, Initiator, SessionId};
+use crate::relay::{Engine, Event};
 use crate::time::Time;
 
 /// A node's number in its world, from 0.
@@ -28,91 +37,28 @@ const START: Time = Time::from_unix_seconds(1_700_000_000);
 /// Violations that are kept; the first ones tell why, the rest is repetition of them.
 const MAX_VIOLATIONS: usize = 32;
 
-enum What {
-    Datagram {
-        to: NodeId,
-        from: NodeId,
-        bytes: Vec<u8>,
-    },
-    Control {
-        connection: usize,
-        side: usize,
-        bytes: Bytes,
-    },
-    ControlAcknowledged {
-        connection: usize,
-        side: usize,
-        length: u64,
-    },
-    Connected {
-        connection: usize,
-        side: usize,
-    },
-    Closed {
-        connection: usize,
-        side: usize,
-    },
-    Wake {
-        node: NodeId,
-    },
-    Submit {
-        node: NodeId,
-        block: Bytes,
-    },
-    SetLink {
-        ends: (NodeId, NodeId),
-        up: bool,
-    },
-}
+/// Happenings between two looks at how far the world is.
+const WATCH_EVERY: u64 = 1 << 16;
 
-struct Happening {
-    at: Time,
-    order: u64,
-    what: What,
-}
-
-impl Ord for Happening {
-    fn cmp(&self, other: &Self) -> Ordering {
-        // The heap gives the greatest first: that is the earliest.
-        (other.at, other.order).cmp(&(self.at, self.order))
-    }
-}
-impl PartialOrd for Happening {
-    fn partial_cmp(&self, other: &Self) -> Option<Ordering> {
-        Some(self.cmp(other))
-    }
-}
-impl PartialEq for Happening {
-    fn eq(&self, other: &Self) -> bool {
-        self.order == other.order
-    }
-}
-impl Eq for Happening {}
-
-/// A control connection; side 0 initiated it.
-struct Connection {
-    nodes: [NodeId; 2],
-    sessions: [Option<SessionId>; 2],
-    flows: [ControlFlow; 2],
-    /// Sides whose engine has more bytes than the flow took.
-    ready: [bool; 2],
-    open: bool,
-}
-
-/// Engines, links, and a clock of their own.
+/// Nodes, links, and a clock of their own.
 pub struct World {
     seed: u64,
     random: StdRng,
     now: Time,
-    order: u64,
-    happenings: BinaryHeap<Happening>,
+    agenda: Agenda,
+    happened: u64,
     nodes: Vec<Node>,
-    links: BTreeMap<(NodeId, NodeId), Link>,
+    links: Vec<Link>,
     connections: Vec<Connection>,
+    groups: u32,
     submitted: BTreeMap<[u8; 32], Bytes>,
     violations: Vec<Violation>,
+    tap: Tap,
     trace: u64,
     buffer: Vec<u8>,
+    keeps_events: bool,
+    /// A node has a block whole, or has crashed or restarted, since it was last asked who has what.
+    news: bool,
 }
 
 impl World {
@@ -122,15 +68,19 @@ impl World {
             seed,
             random: StdRng::seed_from_u64(seed),
             now: START,
-            order: 0,
-            happenings: BinaryHeap::new(),
+            agenda: Agenda::default(),
+            happened: 0,
             nodes: Vec::new(),
-            links: BTreeMap::new(),
+            links: Vec::new(),
             connections: Vec::new(),
+            groups: 0,
             submitted: BTreeMap::new(),
             violations: Vec::new(),
+            tap: Tap::default(),
             trace: 0xcbf2_9ce4_8422_2325,
             buffer: vec![0; 65_536],
+            keeps_events: true,
+            news: true,
         }
     }
 
@@ -149,20 +99,42 @@ impl World {
         self.now - START
     }
 
+    /// Happenings so far.
+    pub const fn happened(&self) -> u64 {
+        self.happened
+    }
+
     /// A number that differs between runs in which anything was sent or happened otherwise.
     pub const fn trace_hash(&self) -> u64 {
         self.trace
     }
 
-    /// Adds a node.
+    /// Whether what engines report is kept for [`World::events`], as it is unless told otherwise. Each holds a block
+    /// once it is whole; a large world has no room for so many.
+    pub const fn keep_events(&mut self, keep: bool) {
+        self.keeps_events = keep;
+    }
+
+    /// Adds a node with an engine.
     pub fn add_node(&mut self, options: NodeOptions) -> NodeId {
-        let mut seed = [0; 32];
-        self.random.fill_bytes(&mut seed);
-        self.nodes.push(Node::new(&options, seed, self.now));
+        let seed = self.draw_seed();
+        self.nodes.push(Node::of_engine(options, seed, self.now));
         self.nodes.len() - 1
     }
 
-    /// Joins all nodes by links and control connections.
+    /// Adds a node at which someone else stands, who counts as dishonest.
+    pub fn add_actor(&mut self, actor: Box<dyn Actor>) -> NodeId {
+        self.nodes.push(Node::of_actor(actor));
+        self.nodes.len() - 1
+    }
+
+    fn draw_seed(&mut self) -> [u8; 32] {
+        let mut seed = [0; 32];
+        self.random.fill_bytes(&mut seed);
+        seed
+    }
+
+    /// Joins all nodes by links and control connections; the higher number of each pair dials.
     pub fn join(&mut self, topology: Topology, options: &LinkOptions) {
         for (low, high) in topology.edges(self.nodes.len()) {
             self.connect(high, low, options.clone());
@@ -172,54 +144,47 @@ impl World {
     /// Joins two nodes by a link; the first opens a control connection to the second. A second connection
     /// between the same nodes shares their link.
     pub fn connect(&mut self, initiator: NodeId, acceptor: NodeId, options: LinkOptions) {
-        let delay = options.delay;
-        for ends in [(initiator, acceptor), (acceptor, initiator)] {
-            self.links
-                .entry(ends)
-                .or_insert_with(|| Link::new(options.clone()));
-        }
-        let connection = self.connections.len();
-        self.connections.push(Connection {
-            nodes: [initiator, acceptor],
-            sessions: [None; 2],
-            flows: Default::default(),
-            ready: [false; 2],
-            open: true,
-        });
-        self.schedule(
-            self.now + delay,
-            What::Connected {
-                connection,
-                side: 1,
-            },
-        );
-        self.schedule(
-            self.now + delay * 2,
-            What::Connected {
-                connection,
-                side: 0,
-            },
-        );
+        self.link(initiator, acceptor, options.clone());
+        self.link(acceptor, initiator, options);
+        self.dial(initiator, acceptor);
     }
 
-    /// Changes how a link behaves, in both directions, from now on.
-    pub fn set_link(&mut self, one: NodeId, other: NodeId, change: impl Fn(&mut LinkOptions)) {
-        for ends in [(one, other), (other, one)] {
-            if let Some(link) = self.links.get_mut(&ends) {
-                change(&mut link.options);
+    /// Lets packets pass from one node to another, unless they do already.
+    pub fn link(&mut self, from: NodeId, to: NodeId, options: LinkOptions) {
+        let next = self.links.len();
+        if let Some(node) = self.nodes.get_mut(from) {
+            let link = &mut node.peers.entry(to).or_default().link;
+            if link.is_none() {
+                *link = Some(next);
+                self.links.push(Link::new(options));
             }
         }
     }
 
-    /// Takes a link down or up again, `after` from now: the connection stays, nothing passes.
-    pub fn set_link_up(&mut self, one: NodeId, other: NodeId, after: Duration, up: bool) {
-        self.schedule(
-            self.now + after,
-            What::SetLink {
-                ends: (one, other),
-                up,
-            },
-        );
+    fn link_mut(&mut self, from: NodeId, to: NodeId) -> Option<&mut Link> {
+        let place = self.nodes.get(from)?.peers.get(&to)?.link?;
+        self.links.get_mut(place)
+    }
+
+    fn delay(&self, from: NodeId, to: NodeId) -> Duration {
+        let peer = self.nodes.get(from).and_then(|node| node.peers.get(&to));
+        let link = peer.and_then(|peer| self.links.get(peer.link?));
+        link.map_or(Duration::ZERO, |link| link.options.delay)
+    }
+
+    /// Puts limits between a node and all its links.
+    pub fn set_access(&mut self, node: NodeId, access: Access) {
+        if let Some(node) = self.nodes.get_mut(node) {
+            let limited = access.up_bytes_per_s.is_some() || access.down_bytes_per_s.is_some();
+            node.access = limited.then_some(access);
+        }
+    }
+
+    /// Lets a node's clock be ahead by so many nanoseconds, or behind. Before anything else happens to the node.
+    pub fn set_skew(&mut self, node: NodeId, nanoseconds: i64) {
+        if let Some(node) = self.nodes.get_mut(node) {
+            node.skew = nanoseconds;
+        }
     }
 
     /// Submits a block at a node, `after` from now.
@@ -232,36 +197,36 @@ impl World {
     /// Gives a node that share of a block's transactions, at random, before the block comes.
     pub fn warm(&mut self, node: NodeId, workload: &Workload, share: f64) {
         for transaction in &workload.transactions {
-            if self.random.random_bool(share.clamp(0.0, 1.0))
-                && let Some(held) = self.nodes.get_mut(node)
-            {
-                // Whatever the cache does not take is simply not there.
-                let _ = held.engine.add_transaction(self.now, transaction.clone());
+            if self.random.random_bool(share.clamp(0.0, 1.0)) {
+                self.give(node, transaction.clone());
+            }
+        }
+    }
+
+    /// Gives a node a transaction, serialized.
+    pub fn give(&mut self, node: NodeId, transaction: Bytes) {
+        if let Some(node) = self.nodes.get_mut(node) {
+            let now = node.local(self.now);
+            if let Some(actor) = &mut node.actor {
+                actor.add_transaction(now, transaction);
             }
         }
     }
 
     /// Hands a datagram to a node as if it had come from another one's address: for tests of what strangers can do.
     pub fn inject(&mut self, to: NodeId, from: NodeId, bytes: Vec<u8>) {
+        let bytes = Bytes::from(bytes);
         self.schedule(self.now, What::Datagram { to, from, bytes });
     }
 
-    /// Ends the first control connection between two nodes, as if the network had cut it.
-    pub fn cut(&mut self, one: NodeId, other: NodeId) {
-        let found = self.connections.iter().position(|connection| {
-            connection.open
-                && (connection.nodes == [one, other] || connection.nodes == [other, one])
-        });
-        if let Some(connection) = found {
-            for side in 0..2 {
-                self.schedule(self.now, What::Closed { connection, side });
-            }
-        }
+    /// The engine of a node, for its snapshots; `None` after a crash.
+    pub fn engine(&self, node: NodeId) -> Option<&Engine> {
+        self.nodes.get(node)?.actor.as_ref()?.engine()
     }
 
-    /// The engine of a node, for its snapshots.
-    pub fn engine(&self, node: NodeId) -> Option<&Engine> {
-        self.nodes.get(node).map(|node| &node.engine)
+    /// How many nodes there are.
+    pub const fn node_count(&self) -> usize {
+        self.nodes.len()
     }
 
     /// What a node gave out for a block.
@@ -269,34 +234,44 @@ impl World {
         self.nodes.get(node)?.completed.get(&workload.hash)
     }
 
-    /// Everything that a node's engine reported, in order.
+    /// Everything that a node's engine reported, in order, by the world's clock.
     pub fn events(&self, node: NodeId) -> &[(Time, Event)] {
         self.nodes.get(node).map_or(&[], |node| &node.events)
+    }
+
+    /// The chunks that a node verified, in order.
+    pub fn chunks(&self, node: NodeId) -> &[ChunkNote] {
+        self.nodes.get(node).map_or(&[], |node| &node.chunks)
+    }
+
+    /// What a node has said on the wire.
+    pub fn said(&self, node: NodeId) -> Option<&Said> {
+        self.tap.said(node)
     }
 
     /// What passed between a node and one peer.
     pub fn traffic(&self, node: NodeId, peer: NodeId) -> Traffic {
         let node = self.nodes.get(node);
-        node.and_then(|node| node.traffic.get(&peer))
-            .copied()
+        node.and_then(|node| node.peers.get(&peer))
+            .map(|peer| peer.traffic)
             .unwrap_or_default()
     }
 
     /// What passed between a node and all its peers.
     pub fn traffic_of(&self, node: NodeId) -> Traffic {
         let mut sum = Traffic::default();
-        for traffic in self
+        for peer in self
             .nodes
             .get(node)
             .iter()
-            .flat_map(|node| node.traffic.values())
+            .flat_map(|node| node.peers.values())
         {
-            sum.udp_out += traffic.udp_out;
-            sum.udp_in += traffic.udp_in;
-            sum.tcp_out += traffic.tcp_out;
-            sum.tcp_in += traffic.tcp_in;
-            sum.datagrams_out += traffic.datagrams_out;
-            sum.datagrams_in += traffic.datagrams_in;
+            sum.udp_out += peer.traffic.udp_out;
+            sum.udp_in += peer.traffic.udp_in;
+            sum.tcp_out += peer.traffic.tcp_out;
+            sum.tcp_in += peer.traffic.tcp_in;
+            sum.datagrams_out += peer.traffic.datagrams_out;
+            sum.datagrams_in += peer.traffic.datagrams_in;
         }
         sum
     }
@@ -315,7 +290,7 @@ impl World {
 
     /// Runs until nothing is left to happen or `duration` has passed.
     pub fn run_for(&mut self, duration: Duration) {
-        self.run_until(self.now + duration, |_| false);
+        self.run_until(self.now + duration, &|_| false, &mut |_| {});
     }
 
     /// Runs until every honest node holds the block, at most for `limit`. True if they do.
@@ -327,43 +302,67 @@ impl World {
                 .iter()
                 .all(|node| node.liar || node.completed.contains_key(&hash))
         };
-        self.run_until(self.now + limit, done);
+        self.run_until(self.now + limit, &done, &mut |_| {});
         done(self)
     }
 
-    fn run_until(&mut self, end: Time, done: impl Fn(&Self) -> bool) {
-        while !done(self) {
-            match self.happenings.peek() {
-                Some(next) if next.at <= end => {}
+    /// Runs until `done`, which is asked whenever a block has become whole somewhere, or until `end`. `watch` is called
+    /// every 65,536 happenings.
+    pub fn run_until(
+        &mut self,
+        end: Time,
+        done: &dyn Fn(&Self) -> bool,
+        watch: &mut dyn FnMut(&Self),
+    ) {
+        self.news = true;
+        loop {
+            if std::mem::take(&mut self.news) && done(self) {
+                return;
+            }
+            match self.agenda.next_at() {
+                Some(next) if next <= end => {}
                 _ => {
                     self.now = self.now.max(end);
                     return;
                 }
             }
-            if let Some(happening) = self.happenings.pop() {
-                self.now = happening.at;
-                self.happen(happening.what);
+            if let Some((at, what)) = self.agenda.pop() {
+                self.now = at;
+                self.happened += 1;
+                self.happen(what);
+                if self.happened % WATCH_EVERY == 0 {
+                    watch(self);
+                }
             }
         }
     }
 
     fn schedule(&mut self, at: Time, what: What) {
-        self.order += 1;
-        self.happenings.push(Happening {
-            at: at.max(self.now),
-            order: self.order,
-            what,
-        });
+        self.agenda.push(at.max(self.now), what);
     }
 
-    /// FNV-1a over what is worth telling apart.
+    /// Mixes what is worth telling apart into the trace.
     fn note(&mut self, kind: u8, numbers: [u64; 3], bytes: &[u8]) {
-        let head = numbers.iter().flat_map(|number| number.to_le_bytes());
-        let time = self.now.as_nanos().to_le_bytes();
-        let all = time.into_iter().chain([kind]).chain(head);
-        for byte in all.chain(bytes.iter().copied()) {
-            self.trace = (self.trace ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
+        const FACTOR: u64 = 0x9e37_79b9_7f4a_7c15;
+        let mix = |hash: u64, word: u64| (hash ^ word).wrapping_mul(FACTOR).rotate_left(29);
+        // Four lanes, since one product after the other would wait for each other.
+        let mut lanes = [self.trace, 1, 2, 3];
+        for block in bytes.chunks(32) {
+            for (lane, word) in lanes.iter_mut().zip(block.chunks(8)) {
+                let mut padded = [0; 8];
+                padded
+                    .iter_mut()
+                    .zip(word)
+                    .for_each(|(to, from)| *to = *from);
+                *lane = mix(*lane, u64::from_le_bytes(padded));
+            }
         }
+        let head = [self.now.as_nanos(), u64::from(kind), bytes.len() as u64];
+        let words = head
+            .into_iter()
+            .chain(numbers)
+            .chain(lanes.into_iter().skip(1));
+        self.trace = words.fold(lanes.first().copied().unwrap_or(0), mix);
     }
 
     fn violate(&mut self, node: NodeId, what: Broken) {
@@ -377,160 +376,59 @@ impl World {
     }
 
     fn happen(&mut self, what: What) {
-        let now = self.now;
         match what {
-            What::Datagram { to, from, bytes } => self.deliver_datagram(to, from, &bytes),
+            What::Datagram { to, from, bytes } => self.arrive(to, from, bytes),
+            What::Taken { to, from, bytes } => self.deliver_datagram(to, from, &bytes),
             What::Control {
                 connection,
                 side,
                 bytes,
+            } => self.arrive_control(connection, side, bytes),
+            What::ControlTaken {
+                connection,
+                side,
+                bytes,
             } => self.deliver_control(connection, side, &bytes),
-            What::ControlAcknowledged {
+            What::Acknowledged {
                 connection,
                 side,
                 length,
-            } => {
-                if let Some((held, flow)) = self.flow(connection, side) {
-                    flow.acknowledged(length);
-                    self.turn(held);
-                }
-            }
+            } => self.acknowledged(connection, side, length),
             What::Connected { connection, side } => self.connected(connection, side),
             What::Closed { connection, side } => self.closed(connection, side),
-            What::Wake { node } => {
-                let Some(held) = self.nodes.get_mut(node) else {
-                    return;
-                };
-                if held.wakes_at != Some(now) {
-                    return; // An earlier one took its place.
-                }
-                held.wakes_at = None;
-                held.engine.handle_timeout(now);
-                self.turn(node);
-            }
-            What::Submit { node, block } => {
-                let Some(held) = self.nodes.get_mut(node) else {
-                    return;
-                };
-                let taken = held.engine.submit_block(now, block);
-                self.note(b's', [node as u64, u64::from(taken.is_ok()), 0], &[]);
-                self.turn(node);
-            }
-            What::SetLink {
-                ends: (one, other),
-                up,
-            } => {
-                for ends in [(one, other), (other, one)] {
-                    if let Some(link) = self.links.get_mut(&ends) {
-                        link.up = up;
-                    }
-                }
-                // What TCP held back goes now.
-                self.turn(one);
-                self.turn(other);
-            }
+            What::Redial { connection } => self.redial(connection),
+            What::Wake { node } => self.wake(node),
+            What::Submit { node, block } => self.hand_in(node, block),
+            What::Fault(fault) => self.befall(*fault),
         }
     }
 
-    fn flow(&mut self, connection: usize, side: usize) -> Option<(NodeId, &mut ControlFlow)> {
-        let connection = self.connections.get_mut(connection)?;
-        Some((
-            *connection.nodes.get(side)?,
-            connection.flows.get_mut(side)?,
-        ))
-    }
-
-    fn deliver_datagram(&mut self, to: NodeId, from: NodeId, bytes: &[u8]) {
-        self.note(b'd', [to as u64, from as u64, bytes.len() as u64], bytes);
-        let Some(node) = self.nodes.get_mut(to) else {
+    fn wake(&mut self, node: NodeId) {
+        let now = self.now;
+        let Some(held) = self.nodes.get_mut(node) else {
             return;
         };
-        let traffic = node.traffic.entry(from).or_default();
-        traffic.udp_in += bytes.len() as u64;
-        traffic.datagrams_in += 1;
-        node.engine
-            .handle_datagram(self.now, data_address(from), bytes);
-        self.turn(to);
-    }
-
-    fn deliver_control(&mut self, connection: usize, side: usize, bytes: &Bytes) {
-        let Some(held) = self.connections.get(connection) else {
-            return;
-        };
-        let (Some(&to), Some(&from)) = (held.nodes.get(side), held.nodes.get(1 - side)) else {
-            return;
-        };
-        let session = held.sessions.get(side).copied().flatten();
-        let back = self
-            .links
-            .get(&(to, from))
-            .map_or(Duration::ZERO, |link| link.options.delay);
-        self.note(b'c', [to as u64, from as u64, bytes.len() as u64], bytes);
-        let acknowledged = What::ControlAcknowledged {
-            connection,
-            side: 1 - side,
-            length: bytes.len() as u64,
-        };
-        self.schedule(self.now + back, acknowledged);
-        let (Some(node), Some(session)) = (self.nodes.get_mut(to), session) else {
-            return;
-        };
-        node.traffic.entry(from).or_default().tcp_in += bytes.len() as u64;
-        node.engine.handle_control(self.now, session, bytes);
-        self.turn(to);
-    }
-
-    fn connected(&mut self, connection: usize, side: usize) {
-        let Some(held) = self
-            .connections
-            .get_mut(connection)
-            .filter(|held| held.open)
-        else {
-            return;
-        };
-        let (Some(&own), Some(&peer)) = (held.nodes.get(side), held.nodes.get(1 - side)) else {
-            return;
-        };
-        let Some(node) = self.nodes.get_mut(own) else {
-            return;
-        };
-        let initiator = if side == 0 {
-            Initiator::Outbound
-        } else {
-            Initiator::Inbound
-        };
-        let remote = control_address(peer, connection, side == 1);
-        match node.engine.handle_connected(self.now, initiator, remote) {
-            Some(session) => {
-                if let Some(place) = held.sessions.get_mut(side) {
-                    *place = Some(session);
-                }
-                node.sessions.insert(session, (connection, peer));
-            }
-            None => self.schedule(
-                self.now,
-                What::Closed {
-                    connection,
-                    side: 1 - side,
-                },
-            ),
+        if held.wakes_at != Some(now) {
+            return; // An earlier one took its place.
         }
-        self.turn(own);
+        held.wakes_at = None;
+        let local = held.local(now);
+        if let Some(actor) = &mut held.actor {
+            actor.handle_timeout(local);
+            self.turn(node);
+        }
     }
 
-    fn closed(&mut self, connection: usize, side: usize) {
-        let Some(held) = self.connections.get_mut(connection) else {
+    fn hand_in(&mut self, node: NodeId, block: Bytes) {
+        let Some(held) = self.nodes.get_mut(node) else {
             return;
         };
-        held.open = false;
-        let Some(&own) = held.nodes.get(side) else {
-            return;
+        let local = held.local(self.now);
+        let taken = match &mut held.actor {
+            Some(actor) => actor.submit_block(local, block),
+            None => false,
         };
-        let session = held.sessions.get_mut(side).and_then(Option::take);
-        if let (Some(node), Some(session)) = (self.nodes.get_mut(own), session) {
-            node.sessions.remove(&session);
-            node.engine.handle_disconnected(self.now, session);
-        }
-        self.turn(own);
+        self.note(b's', [node as u64, u64::from(taken), 0], &[]);
+        self.turn(node);
     }
 }

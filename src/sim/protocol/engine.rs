@@ -1,9 +1,16 @@
 //! The engine itself, in a world that a trial describes.
 
-use super::super::outcome::Outcome;
-use super::super::trial::Trial;
-use super::super::{NodeOptions, World};
+use std::time::Duration;
+
+use super::super::node::NodeOptions;
+use super::super::outcome::{BlockOutcome, NodeOutcome, NodeTraffic, Outcome, Piece};
+use super::super::scenario::{AdversaryKind, EventKind, EventSpec};
+use super::super::trial::{PlannedBlock, Trial, millis};
+use super::super::workload::Workload;
+use super::super::world::{Fault, World};
 use super::{Progress, Protocol};
+use crate::relay::MAX_SESSIONS;
+use crate::time::Time;
 
 /// This project's protocol: the engine of the node, unchanged.
 #[derive(Clone, Copy, Debug, Default)]
@@ -19,25 +26,296 @@ impl Protocol for Blocktorrent {
     }
 
     fn run(&self, trial: &Trial, watch: &mut dyn FnMut(&Progress)) -> Outcome {
-        // Carried out with the world's access queues and faults, in the commits that follow.
-        let world = world_of(trial);
-        watch(&Progress::default());
-        Outcome {
+        let mut world = world_of(trial);
+        world.keep_events(false);
+        let before: Vec<NodeTraffic> = (0..trial.plan.nodes)
+            .map(|node| passed(&world, node))
+            .collect();
+        let start = world.now();
+        for block in &trial.blocks {
+            world.submit(block.source, &block.workload, block.at);
+        }
+        let last = trial
+            .blocks
+            .iter()
+            .map(|block| block.at)
+            .max()
+            .unwrap_or_default();
+        let end = start + last + Duration::from_secs_f64(trial.scenario.limit.seconds);
+        let counts: Vec<Vec<bool>> = trial
+            .blocks
+            .iter()
+            .map(|block| counting(trial, block))
+            .collect();
+        let whole = |world: &World| whole(world, trial, &counts);
+        let wanted = counts.iter().flatten().filter(|counts| **counts).count();
+        world.run_until(end, &|world| whole(world) == wanted, &mut |world| {
+            watch(&Progress {
+                elapsed: world.now() - start,
+                happenings: world.happened(),
+                whole: whole(world),
+                wanted,
+            });
+        });
+        let ended_ms = in_millis(world.now() - start);
+        // What is still under way counts as sent.
+        world.run_for(longest_delay(trial) * 4 + Duration::from_millis(100));
+        let mut outcome = Outcome {
             scenario: trial.scenario.name.clone(),
             protocol: self.name().to_owned(),
             seed: trial.seed,
             nodes: trial.plan.nodes,
+            blocks: Vec::new(),
+            traffic: Vec::new(),
+            ended_ms,
+            happenings: world.happened(),
             trace_hash: world.trace_hash(),
-            ..Outcome::default()
+            violations: world.violations().iter().map(ToString::to_string).collect(),
+        };
+        for (node, before) in before.iter().enumerate() {
+            outcome.traffic.push(passed(&world, node).since(before));
+        }
+        for (block, counts) in trial.blocks.iter().zip(&counts) {
+            outcome
+                .blocks
+                .push(block_outcome(&world, block, counts, start));
+        }
+        outcome
+    }
+}
+
+/// The world that a trial describes, after its connections were made and its faults arranged. Its next moment is that
+/// of the first block.
+pub fn world_of(trial: &Trial) -> World {
+    let mut world = World::new(trial.seed);
+    for node in 0..trial.plan.nodes {
+        world.add_node(options(trial, node));
+        if let Some(&access) = trial.access.get(node) {
+            world.set_access(node, access);
+        }
+        world.set_skew(node, trial.skews.get(node).copied().unwrap_or(0));
+    }
+    for (&(low, high), [forth, back]) in trial.plan.edges.iter().zip(&trial.links) {
+        world.link(low, high, forth.clone());
+        world.link(high, low, back.clone());
+        world.dial(high, low);
+    }
+    fill_mempools(trial, &mut world);
+    let settle = millis(trial.scenario.limit.settle_ms);
+    for event in &trial.scenario.event {
+        let after = millis(trial.scenario.limit.settle_ms + event.at_ms);
+        for fault in faults(trial, event) {
+            world.fault(after, fault);
+        }
+    }
+    world.run_for(settle);
+    world
+}
+
+fn options(trial: &Trial, node: usize) -> NodeOptions {
+    let spec = &trial.scenario.node;
+    let degree = trial
+        .plan
+        .edges
+        .iter()
+        .filter(|(low, high)| *low == node || *high == node)
+        .count();
+    let peers = spec.max_peers.unwrap_or(degree.max(64)).min(MAX_SESSIONS);
+    let rate = |mbit: f64| (mbit > 0.0).then_some((mbit * 125_000.0) as u64);
+    let largest = trial
+        .blocks
+        .iter()
+        .map(|block| block.workload.block.len())
+        .max();
+    let most = trial
+        .blocks
+        .iter()
+        .map(|block| block.workload.transactions.len())
+        .max();
+    let all: usize = trial
+        .blocks
+        .iter()
+        .map(|block| block.workload.block.len())
+        .sum();
+    let mut options = NodeOptions::default();
+    let config = &mut options.config;
+    config.push_level = spec.push_level;
+    config.preference = spec.preference;
+    config.max_up_bytes_per_s = rate(spec.max_up_mbit);
+    config.max_down_bytes_per_s = rate(spec.max_down_mbit);
+    config.max_datagram = spec.max_datagram;
+    config.max_peers = peers;
+    config.max_inbound_per_group = peers;
+    config.max_block_bytes = config.max_block_bytes.max(largest.unwrap_or(0) as u32);
+    config.max_transactions = config.max_transactions.max(most.unwrap_or(0) as u32 + 1);
+    config.max_mempool_bytes = config.max_mempool_bytes.max(2 * all);
+    config.lie = matches!(
+        trial.adversaries.get(&node),
+        Some(AdversaryKind::AltersTransactions)
+    );
+    options
+}
+
+fn fill_mempools(trial: &Trial, world: &mut World) {
+    let others = trial.scenario.mempool.others as usize;
+    let others = match others {
+        0 => Vec::new(),
+        count => Workload::of_sizes(&vec![250; count], trial.seed ^ 0x6f74_6865_7273).transactions,
+    };
+    for node in 0..trial.plan.nodes {
+        for transaction in &others {
+            world.give(node, transaction.clone());
+        }
+        for block in &trial.blocks {
+            let mut lacked = block.lacked.get(node).into_iter().flatten().peekable();
+            for (place, transaction) in (1..).zip(&block.workload.transactions) {
+                if lacked.next_if(|lacked| **lacked == place).is_none() {
+                    world.give(node, transaction.clone());
+                }
+            }
         }
     }
 }
 
-/// The world that a trial describes, before its connections are made.
-pub fn world_of(trial: &Trial) -> World {
-    let mut world = World::new(trial.seed);
-    for _ in 0..trial.plan.nodes {
-        world.add_node(NodeOptions::default());
+/// What an event of a scenario is to the world.
+fn faults(trial: &Trial, event: &EventSpec) -> Vec<Fault> {
+    let ends = event.between.map(|[one, other]| (one, other));
+    let each = |fault: fn(usize) -> Fault| event.nodes.iter().copied().map(fault).collect();
+    let link = |up| {
+        ends.map(|ends| Fault::Link { ends, up })
+            .into_iter()
+            .collect()
+    };
+    match event.kind {
+        EventKind::Partition => vec![Fault::Partition(event.nodes.clone())],
+        EventKind::Heal => vec![Fault::Heal],
+        EventKind::Crash => each(Fault::Crash),
+        EventKind::Restart => each(Fault::Restart),
+        EventKind::LinkDown => link(false),
+        EventKind::LinkUp => link(true),
+        EventKind::Cut => ends
+            .map(|(one, other)| Fault::Cut(one, other))
+            .into_iter()
+            .collect(),
+        EventKind::SetLink => {
+            let befallen = match ends {
+                Some(ends) => vec![ends],
+                None => trial.plan.edges.clone(),
+            };
+            let change = |way, change: &super::super::scenario::LinkChange| Fault::Change {
+                way,
+                change: change.clone(),
+            };
+            let three = |(one, other)| {
+                let (forth, back) = ((one, other), (other, one));
+                [
+                    change(forth, &event.link),
+                    change(back, &event.link),
+                    change(back, &event.back),
+                ]
+            };
+            befallen.into_iter().flat_map(three).collect()
+        }
     }
-    world
 }
+
+/// Which nodes count for a block, by their number.
+fn counting(trial: &Trial, block: &PlannedBlock) -> Vec<bool> {
+    let left_crashed = |node: usize| {
+        let events = trial
+            .scenario
+            .event
+            .iter()
+            .filter(|event| event.nodes.contains(&node));
+        let mut last: Option<(f64, EventKind)> = None;
+        for event in events {
+            let matters = matches!(event.kind, EventKind::Crash | EventKind::Restart);
+            if matters && last.is_none_or(|(at, _)| event.at_ms >= at) {
+                last = Some((event.at_ms, event.kind));
+            }
+        }
+        last.is_some_and(|(_, kind)| kind == EventKind::Crash)
+    };
+    (0..trial.plan.nodes)
+        .map(|node| {
+            let reached = block.bounds.get(node).is_some_and(Option::is_some);
+            node != block.source && trial.is_honest(node) && reached && !left_crashed(node)
+        })
+        .collect()
+}
+
+/// How many pairs of node and block that count are whole.
+fn whole(world: &World, trial: &Trial, counts: &[Vec<bool>]) -> usize {
+    let of = |(block, counts): (&PlannedBlock, &Vec<bool>)| {
+        let nodes = counts.iter().enumerate().filter(|(_, counts)| **counts);
+        nodes
+            .filter(|(node, _)| world.completion(*node, &block.workload).is_some())
+            .count()
+    };
+    trial.blocks.iter().zip(counts).map(of).sum()
+}
+
+fn passed(world: &World, node: usize) -> NodeTraffic {
+    let traffic = world.traffic_of(node);
+    NodeTraffic {
+        bytes_in: traffic.udp_in + traffic.tcp_in,
+        bytes_out: traffic.udp_out + traffic.tcp_out,
+        packets_in: traffic.datagrams_in,
+        packets_out: traffic.datagrams_out,
+        requests: world.said(node).map_or(0, |said| said.requests),
+    }
+}
+
+fn longest_delay(trial: &Trial) -> Duration {
+    let links = trial.links.iter().flatten();
+    links
+        .map(|link| link.delay + link.jitter)
+        .max()
+        .unwrap_or_default()
+}
+
+fn in_millis(duration: Duration) -> f64 {
+    duration.as_secs_f64() * 1_000.0
+}
+
+fn block_outcome(
+    world: &World,
+    block: &PlannedBlock,
+    counts: &[bool],
+    start: Time,
+) -> BlockOutcome {
+    let submitted = start + block.at;
+    let since = |at: Time| in_millis(at - submitted);
+    let of = |(node, &counts): (usize, &bool)| {
+        let completion = world.completion(node, &block.workload);
+        let chunks = world.chunks(node).iter();
+        let chunks = chunks.filter(|note| note.block == block.workload.hash);
+        NodeOutcome {
+            counts,
+            whole_ms: completion.map(|completion| since(completion.at)),
+            bound_ms: block.bounds.get(node).copied().flatten().map(in_millis),
+            bytes_to_cross: block.bytes_to_cross.get(node).copied().unwrap_or(0),
+            request_free: completion.is_some_and(|completion| completion.requests == 0),
+            pieces: chunks
+                .map(|note| Piece {
+                    at_ms: since(note.at),
+                    index: note.chunk,
+                    from: note.from,
+                })
+                .collect(),
+        }
+    };
+    let mut hash = block.workload.hash;
+    hash.reverse();
+    BlockOutcome {
+        hash: hash.iter().map(|byte| format!("{byte:02x}")).collect(),
+        bytes: block.workload.block.len() as u64,
+        transactions: block.workload.transactions.len() as u32 + 1,
+        source: block.source,
+        submitted_ms: in_millis(block.at),
+        nodes: counts.iter().enumerate().map(of).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -160,7 +160,7 @@ fn keys_can_be_set_from_outside() {
             "1",
             "--set event.5.at_ms: `event.5.at_ms` is no table",
         ),
-        ("name.x", "1", "is no table"),
+        ("name.x", "1", "--set name.x: "),
         ("link.loss", "lots", "--set link.loss: give a number"),
         ("link.loss", "7", "link.loss: 7 is out of range"),
     ] {

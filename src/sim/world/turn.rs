@@ -2,11 +2,16 @@
 
 use std::time::Duration;
 
+use bytes::{Bytes, BytesMut};
+
 use super::super::NodeId;
+use super::super::actor::Outgoing;
 use super::super::checks::Broken;
-use super::super::node::{Completion, node_at};
+use super::super::link::UDP_OVERHEAD;
+use super::super::node::{ChunkNote, Completion, node_at};
+use super::super::outcome::PieceSource;
 use super::{What, World};
-use crate::relay::{Event, Refusal, SessionId, WakeReason};
+use crate::relay::{Event, Refusal, Source, WakeReason};
 
 /// Datagrams that one turn may give out; the largest block is 4,000, to a few peers.
 const MAX_TURN_DATAGRAMS: usize = 200_000;
@@ -23,9 +28,14 @@ impl World {
             let Some(held) = self.nodes.get_mut(node) else {
                 return;
             };
-            match held.engine.poll_deadline() {
+            let local = held.local(now);
+            let Some(actor) = &mut held.actor else {
+                return;
+            };
+            match actor.poll_deadline() {
                 None => return,
-                Some((at, _)) if at > now => {
+                Some((at, _)) if at > local => {
+                    let at = held.global(at);
                     if held
                         .wakes_at
                         .is_none_or(|wakes_at| wakes_at < now || at < wakes_at)
@@ -35,7 +45,7 @@ impl World {
                     }
                     return;
                 }
-                Some(_) => held.engine.handle_timeout(now),
+                Some(_) => actor.handle_timeout(local),
             }
         }
         self.spins(node);
@@ -46,12 +56,11 @@ impl World {
         let at = self.now + Duration::from_millis(1);
         let mut reason = "";
         if let Some(held) = self.nodes.get_mut(node) {
-            reason = match held.engine.poll_deadline() {
-                Some((_, reason)) => match reason {
-                    WakeReason::Pacing => "pacing",
-                    WakeReason::Session => "session",
-                    WakeReason::Job => "job",
-                },
+            let deadline = held.actor.as_ref().and_then(|actor| actor.poll_deadline());
+            reason = match deadline {
+                Some((_, WakeReason::Pacing)) => "pacing",
+                Some((_, WakeReason::Session)) => "session",
+                Some((_, WakeReason::Job)) => "job",
                 None => "none",
             };
             held.wakes_at = Some(at);
@@ -64,7 +73,7 @@ impl World {
         while let Some(event) = self
             .nodes
             .get_mut(node)
-            .and_then(|held| held.engine.poll_event())
+            .and_then(|held| held.actor.as_mut()?.poll_event())
         {
             self.take_event(node, event);
         }
@@ -75,235 +84,269 @@ impl World {
 
     fn take_event(&mut self, node: NodeId, event: Event) {
         let now = self.now;
-        let Some(held) = self.nodes.get_mut(node) else {
-            return;
-        };
-        let mut broken = None;
         match &event {
             Event::BlockComplete {
                 block,
                 whole,
                 local,
                 ..
+            } => self.take_block(node, block, &whole.bytes, *local),
+            Event::ChunkVerified {
+                block,
+                chunk,
+                source,
             } => {
-                let bytes = &whole.bytes;
-                if self.submitted.get(block) != Some(bytes) {
-                    broken = Some(Broken::WrongBlock);
-                }
-                let completion = Completion {
-                    at: now,
-                    bytes: bytes.clone(),
-                    local: *local,
+                let Some(held) = self.nodes.get_mut(node) else {
+                    return;
                 };
-                held.completed.entry(*block).or_insert(completion);
+                let from = match source {
+                    Source::Local => PieceSource::Own,
+                    Source::Mempool(_) => PieceSource::Mempool,
+                    Source::Peer(session) => match held.sessions.get(session) {
+                        Some(&(_, peer)) => PieceSource::Node(peer),
+                        None => PieceSource::Gone,
+                    },
+                };
+                held.chunks.push(ChunkNote {
+                    at: now,
+                    block: *block,
+                    chunk: *chunk,
+                    from,
+                });
             }
             Event::PathChanged { session, udp } => {
-                if let Some(&(_, peer)) = held.sessions.get(session) {
-                    held.traffic.entry(peer).or_default().proven = *udp;
+                if let Some(held) = self.nodes.get_mut(node)
+                    && let Some(&(_, peer)) = held.sessions.get(session)
+                {
+                    held.peers.entry(peer).or_default().traffic.proven = *udp;
                 }
             }
             Event::Refused {
                 session, refusal, ..
             } => {
-                let peer = held.sessions.get(session).map(|&(_, peer)| peer);
-                let honest = !held.liar
-                    && peer
-                        .and_then(|peer| self.nodes.get(peer))
-                        .is_some_and(|peer| !peer.liar);
+                let held = self.nodes.get(node);
+                let peer = held.and_then(|held| held.sessions.get(session));
+                let peer = peer.map(|&(_, peer)| peer);
+                let is_honest = |node: NodeId| self.nodes.get(node).is_some_and(|node| !node.liar);
                 // An honest peer behind a dead link serves nothing either: that is suspicion, no lie.
                 let lie = *refusal != Refusal::Withheld;
-                if let (true, true, Some(peer)) = (honest, lie, peer) {
-                    broken = Some(Broken::HonestBlamed {
-                        peer,
-                        refusal: refusal.name(),
-                    });
+                if let Some(peer) = peer
+                    && lie
+                    && is_honest(node)
+                    && is_honest(peer)
+                {
+                    let refusal = refusal.name();
+                    self.violate(node, Broken::HonestBlamed { peer, refusal });
                 }
             }
             Event::SessionDown { session, .. } => self.hang_up(node, *session),
             _ => {}
         }
         self.note(b'e', [node as u64, event_number(&event), 0], &[]);
-        if let Some(held) = self.nodes.get_mut(node) {
+        if self.keeps_events
+            && let Some(held) = self.nodes.get_mut(node)
+        {
             held.events.push((now, event));
         }
-        if let Some(broken) = broken {
-            self.violate(node, broken);
-        }
     }
 
-    /// The engine has ended a session: its last bytes go out, then the other side sees the end.
-    fn hang_up(&mut self, node: NodeId, session: SessionId) {
-        let Some((connection, peer)) = self
-            .nodes
-            .get_mut(node)
-            .and_then(|held| held.sessions.remove(&session))
-        else {
-            return;
+    /// A node gives out a block: it must be one that was submitted.
+    fn take_block(&mut self, node: NodeId, block: &[u8; 32], bytes: &Bytes, local: bool) {
+        let submitted = self
+            .submitted
+            .get(block)
+            .filter(|submitted| *submitted == bytes);
+        // Many nodes have the same block: the world keeps one.
+        let bytes = match submitted {
+            Some(submitted) => submitted.clone(),
+            None => {
+                self.violate(node, Broken::WrongBlock);
+                bytes.clone()
+            }
         };
-        if let Some(side) = self.side_of(connection, node) {
-            if let Some(held) = self.connections.get_mut(connection)
-                && let Some(ready) = held.ready.get_mut(side)
-            {
-                *ready = true;
-            }
-            self.send_control(connection, side, session);
-            let delay = self
-                .links
-                .get(&(node, peer))
-                .map_or(Duration::ZERO, |link| link.options.delay);
-            let mut at = self.now + delay;
-            if let Some(held) = self.connections.get_mut(connection) {
-                held.open = false;
-                if let Some(place) = held.sessions.get_mut(side) {
-                    *place = None;
-                }
-                if let Some(flow) = held.flows.get(side) {
-                    at = at.max(flow.last_arrival());
-                }
-            }
-            self.schedule(
-                at,
-                What::Closed {
-                    connection,
-                    side: 1 - side,
-                },
-            );
+        let said = self.tap.said(node);
+        let completion = Completion {
+            at: self.now,
+            bytes,
+            local,
+            requests: said.map_or(0, |said| said.requests_for(block)),
+        };
+        self.news = true;
+        if let Some(held) = self.nodes.get_mut(node) {
+            held.completed.entry(*block).or_insert(completion);
         }
-    }
-
-    fn side_of(&self, connection: usize, node: NodeId) -> Option<usize> {
-        let held = self.connections.get(connection)?;
-        held.nodes.iter().position(|&end| end == node)
     }
 
     fn drain_control(&mut self, node: NodeId) {
         while let Some(session) = self
             .nodes
             .get_mut(node)
-            .and_then(|held| held.engine.poll_control_ready())
+            .and_then(|held| held.actor.as_mut()?.poll_control_ready())
         {
-            let found = self
-                .nodes
-                .get(node)
-                .and_then(|held| held.sessions.get(&session));
+            let held = self.nodes.get(node);
+            let found = held.and_then(|held| held.sessions.get(&session));
             if let Some(&(connection, _)) = found
                 && let Some(side) = self.side_of(connection, node)
-                && let Some(held) = self.connections.get_mut(connection)
-                && let Some(ready) = held.ready.get_mut(side)
             {
-                *ready = true;
-            }
-        }
-        let sessions: Vec<_> = match self.nodes.get(node) {
-            Some(held) => held
-                .sessions
-                .iter()
-                .map(|(&session, &(connection, _))| (session, connection))
-                .collect(),
-            None => return,
-        };
-        for (session, connection) in sessions {
-            if let Some(side) = self.side_of(connection, node) {
-                self.send_control(connection, side, session);
+                if let Some(held) = self.connections.get_mut(connection)
+                    && let Some(ready) = held.ready.get_mut(side)
+                {
+                    *ready = true;
+                }
+                self.send_control(connection, side);
             }
         }
     }
 
-    fn send_control(&mut self, connection: usize, side: usize, session: SessionId) {
-        let Some(held) = self.connections.get_mut(connection) else {
+    /// Sends what one side of a connection has, as far as its window lets it.
+    pub(super) fn send_control(&mut self, connection: usize, side: usize) {
+        let Some(held) = self.connections.get(connection) else {
             return;
         };
         let (Some(&from), Some(&to)) = (held.nodes.get(side), held.nodes.get(1 - side)) else {
             return;
         };
-        let (Some(flow), Some(ready)) = (held.flows.get_mut(side), held.ready.get_mut(side)) else {
+        let open = self.passes(from, to);
+        let now = self.now;
+        let Some(held) = self.connections.get_mut(connection) else {
             return;
         };
-        let (Some(node), Some(link)) = (self.nodes.get_mut(from), self.links.get_mut(&(from, to)))
-        else {
+        let (Some(flow), Some(ready), Some(decoder)) = (
+            held.flows.get_mut(side),
+            held.ready.get_mut(side),
+            held.decoders.get_mut(side),
+        ) else {
             return;
         };
+        let session = held.sessions.get(side).copied().flatten();
+        let Some(node) = self.nodes.get_mut(from) else {
+            return;
+        };
+        let local = node.local(now);
+        let Some(peer) = node.peers.get_mut(&to) else {
+            return;
+        };
+        let Some(link) = peer.link.and_then(|link| self.links.get_mut(link)) else {
+            return;
+        };
+        let up_rate = node.access.and_then(|access| access.up_bytes_per_s);
         let mut arrivals = Vec::new();
         loop {
             while *ready && flow.has_room() {
-                match node.engine.poll_control(self.now, session) {
+                let bytes = match (&mut node.actor, session) {
+                    (Some(actor), Some(session)) => actor.poll_control(local, session),
+                    _ => None,
+                };
+                match bytes {
                     Some(bytes) => {
-                        node.traffic.entry(to).or_default().tcp_out += bytes.len() as u64;
+                        peer.traffic.tcp_out += bytes.len() as u64;
+                        self.tap.control(from, to, decoder, &bytes);
                         flow.push(bytes);
                     }
                     None => *ready = false,
                 }
             }
-            match flow.next_segment(self.now, link, &mut self.random) {
+            if !open {
+                break;
+            }
+            let up = &mut node.up;
+            let uplink = |length| up.pass(now, length, up_rate, None).unwrap_or(now);
+            match flow.next_segment(now, link, uplink, &mut self.random) {
                 Some(arrival) => arrivals.push(arrival),
                 None => break,
             }
         }
+        let side = 1 - side;
         for (at, bytes) in arrivals {
-            self.schedule(
-                at,
-                What::Control {
-                    connection,
-                    side: 1 - side,
-                    bytes,
-                },
-            );
+            let segment = What::Control {
+                connection,
+                side,
+                bytes,
+            };
+            self.schedule(at, segment);
         }
     }
 
     fn drain_datagrams(&mut self, from: NodeId) {
         let mut buffer = std::mem::take(&mut self.buffer);
+        let mut ended = false;
         for _ in 0..MAX_TURN_DATAGRAMS {
-            let Some(node) = self.nodes.get_mut(from) else {
+            let now = self.now;
+            let outgoing = self.nodes.get_mut(from).and_then(|node| {
+                let local = node.local(now);
+                node.actor.as_mut()?.poll_transmit(local, &mut buffer)
+            });
+            let Some(outgoing) = outgoing else {
+                ended = true;
                 break;
             };
-            let Some(transmit) = node.engine.poll_transmit(self.now, &mut buffer) else {
-                self.buffer = buffer;
-                return;
-            };
-            let bytes = buffer.get(..transmit.len).unwrap_or_default();
-            match node_at(transmit.to).filter(|&to| to < self.nodes.len()) {
-                Some(to) => self.send_datagram(from, to, bytes),
+            let bytes = buffer.get(..outgoing.len).unwrap_or_default();
+            match node_at(outgoing.to).filter(|&to| to < self.nodes.len()) {
+                Some(to) => self.send_datagram(from, to, &outgoing, bytes),
                 None => self.violate(from, Broken::UnknownAddress),
             }
         }
         self.buffer = buffer;
-        self.violate(from, Broken::EndlessTransmit);
+        if !ended {
+            self.violate(from, Broken::EndlessTransmit);
+        }
     }
 
-    fn send_datagram(&mut self, from: NodeId, to: NodeId, bytes: &[u8]) {
+    fn send_datagram(&mut self, from: NodeId, to: NodeId, outgoing: &Outgoing, bytes: &[u8]) {
+        let now = self.now;
+        let passes = self.passes(from, to);
+        self.tap.datagram(from, to, bytes);
         let Some(node) = self.nodes.get_mut(from) else {
             return;
         };
-        let traffic = node.traffic.entry(to).or_default();
+        let peer = node.peers.entry(to).or_default();
+        let traffic = &mut peer.traffic;
         traffic.udp_out += bytes.len() as u64;
         traffic.datagrams_out += 1;
         let bytes_in = traffic.udp_in + traffic.tcp_in;
         if !traffic.proven {
             traffic.udp_unproven += bytes.len() as u64;
         }
-        if !traffic.proven && traffic.udp_unproven > bytes_in {
-            let bytes_out = traffic.udp_unproven;
-            self.violate(
-                from,
-                Broken::Amplified {
-                    peer: to,
-                    bytes_out,
-                    bytes_in,
-                },
-            );
+        let bytes_out = traffic.udp_unproven;
+        let amplified = !traffic.proven && bytes_out > bytes_in && !node.liar;
+        let link = peer.link.filter(|_| passes);
+        let (mut left, mut room) = (Some(now), true);
+        if let Some(access) = node.access {
+            let rate = access.up_bytes_per_s;
+            left = node
+                .up
+                .pass(now, bytes.len() + UDP_OVERHEAD, rate, access.room(rate));
+            room = left.is_some();
         }
-        let Some(link) = self.links.get_mut(&(from, to)) else {
+        if amplified {
+            let what = Broken::Amplified {
+                peer: to,
+                bytes_out,
+                bytes_in,
+            };
+            self.violate(from, what);
+        }
+        let link = link
+            .filter(|_| room)
+            .and_then(|link| self.links.get_mut(link));
+        let (Some(link), Some(left)) = (link, left) else {
             return;
         };
-        let passage = link.datagram(self.now, bytes.len(), &mut self.random);
-        for arrival in passage.into_iter().flatten() {
-            let mut bytes = bytes.to_vec();
-            if let Some(bit) = arrival.flipped
-                && let Some(byte) = bytes.get_mut(bit / 8)
-            {
-                *byte ^= 1 << (bit % 8);
+        let claimed = outgoing.from.and_then(node_at).unwrap_or(from);
+        let Ok(arrivals) = link.datagram(left, bytes.len(), &mut self.random) else {
+            return;
+        };
+        let shared = Bytes::copy_from_slice(bytes);
+        for arrival in arrivals {
+            let mut bytes = shared.clone();
+            if let Some(bit) = arrival.flipped {
+                let mut altered = BytesMut::from(&bytes[..]);
+                if let Some(byte) = altered.get_mut(bit / 8) {
+                    *byte ^= 1 << (bit % 8);
+                }
+                bytes = altered.freeze();
             }
+            let from = claimed;
             self.schedule(arrival.at, What::Datagram { to, from, bytes });
         }
     }
