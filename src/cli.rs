@@ -1,8 +1,9 @@
-//! The command line: `node`, `cli` and `demo`, and what `--help` says of them.
+//! The command line: `node`, `cli`, `demo` and `sim`, and what `--help` says of them.
 
 mod habits;
 mod help;
 mod sample;
+mod sim;
 
 use std::io::{ErrorKind, Write as _};
 use std::path::PathBuf;
@@ -13,6 +14,8 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use self::help::{CLI_HELP, DEMO_HELP, NODE_HELP};
 pub use self::sample::{Defaults, sample_config};
+use self::sim::SIM_HELP;
+pub use self::sim::{CompareOptions, PlotOptions, RunOptions, Runs, SimCommand, SimOptions, Study};
 use crate::config::{NetworkName, Options};
 
 /// Characters of a complaint that are shown: some lines of a terminal, more than any that makes sense has.
@@ -103,6 +106,9 @@ pub enum Command {
     /// Relay a real block through several node processes on this machine, and show how each one fills
     #[command(after_long_help = DEMO_HELP)]
     Demo(DemoOptions),
+    /// Let nodes relay blocks in a world with virtual time, faults and rivals, and measure
+    #[command(after_long_help = SIM_HELP, after_help = "`blocktorrent sim --help` has examples, and says what the columns mean.")]
+    Sim(SimOptions),
 }
 
 /// `blocktorrent node`.

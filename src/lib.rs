@@ -26,7 +26,8 @@
 //! - [`chain`]: headers, the work they must show, and the parameters of each network
 //! - [`net`]: the sockets, UDP in batches and TCP
 //! - [`node`]: the composition root: engine thread, router, the side towards Bitcoin, peers found, RPC, datadir
-//! - [`sim`]: engines joined by links with virtual time
+//! - [`sim`]: engines joined by links with virtual time; scenarios, limits, what came of runs
+//! - [`study`]: the simulator at the command line: files, threads, tables
 //! - [`config`], [`cli`]: what an operator can say
 //! - [`fuzzing`]: what the fuzzers call
 //!
@@ -49,5 +50,6 @@ pub mod net;
 pub mod node;
 pub mod relay;
 pub mod sim;
+pub mod study;
 pub mod time;
 pub mod wire;

@@ -4,7 +4,8 @@ use std::process::ExitCode;
 
 use blocktorrent::cli::{Command, CommandLine, complain, print, sample_config};
 use blocktorrent::config::ConfigError;
-use blocktorrent::node;
+use blocktorrent::sim::scenario::ScenarioError;
+use blocktorrent::{node, study};
 
 /// The exit code for what was said wrongly, as clap has it for flags that it does not know.
 const SENSELESS: u8 = 2;
@@ -18,10 +19,14 @@ fn main() -> ExitCode {
         Command::Node(options) => node::run(options.options).map(|()| ExitCode::SUCCESS),
         Command::Cli(options) => node::call(&options),
         Command::Demo(options) => node::demo(&options),
+        Command::Sim(options) => study::sim(&options),
     };
     outcome.unwrap_or_else(|error| {
         complain(&format!("error: {error:#}"));
-        match error.chain().any(|cause| cause.is::<ConfigError>()) {
+        let senseless = |cause: &(dyn std::error::Error + 'static)| {
+            cause.is::<ConfigError>() || cause.is::<ScenarioError>()
+        };
+        match error.chain().any(senseless) {
             true => ExitCode::from(SENSELESS),
             false => ExitCode::FAILURE,
         }

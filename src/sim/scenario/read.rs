@@ -207,10 +207,12 @@ fn plain(message: &str) -> String {
 fn unknown(key: &str, known: &str) -> String {
     let names: Vec<&str> = known.split('`').skip(1).step_by(2).collect();
     let folded = key.replace('-', "_").to_ascii_lowercase();
-    let near = names.iter().find(|name| {
-        let stem = |name: &str| name.split('_').next().unwrap_or_default().to_owned();
-        **name == folded || stem(name) == stem(&folded) || name.starts_with(folded.as_str())
-    });
+    let apart = |name: &&str| match name.split('_').next() == folded.split('_').next() {
+        true => 0, // The unit is missing, or another.
+        false => strsim::damerau_levenshtein(name, &folded),
+    };
+    let nearest = names.iter().copied().min_by_key(apart);
+    let near = nearest.filter(|name| apart(name) <= 2 && apart(name) < name.len());
     let advice = match near {
         Some(name) => format!("did you mean `{name}`?"),
         None => format!("write one of {}", names.join(", ")),

@@ -1,0 +1,151 @@
+//! Runs of different seeds side by side, and how far they are.
+
+use std::io::{IsTerminal as _, Write as _};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, mpsc};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use super::source::Material;
+use crate::sim::outcome::Outcome;
+use crate::sim::protocol::{self, Protocol};
+use crate::sim::scenario::ScenarioError;
+
+/// Time between two lines of progress: often enough to see that it goes on, seldom enough for a log.
+const EVERY: Duration = Duration::from_secs(2);
+
+/// Tells on stderr how far runs are, at most every two seconds.
+pub struct Progress {
+    speaks: bool,
+    on_terminal: bool,
+    last: Mutex<Instant>,
+}
+
+impl Progress {
+    /// One that speaks, or not.
+    pub fn new(speaks: bool) -> Self {
+        Self {
+            speaks,
+            on_terminal: std::io::stderr().is_terminal(),
+            last: Mutex::new(Instant::now()),
+        }
+    }
+
+    fn tell(&self, line: impl FnOnce() -> String) {
+        // Whoever tells at this moment tells for all.
+        let Ok(mut last) = self.last.try_lock() else {
+            return;
+        };
+        if self.speaks && last.elapsed() >= EVERY {
+            *last = Instant::now();
+            // That nobody reads there is no failure.
+            let _ = match self.on_terminal {
+                true => write!(std::io::stderr(), "\r\x1b[K{}", line()),
+                false => writeln!(std::io::stderr(), "{}", line()),
+            };
+        }
+    }
+
+    /// Takes the line away, before something else is printed.
+    pub fn clear(&self) {
+        if self.speaks && self.on_terminal {
+            let _ = write!(std::io::stderr(), "\r\x1b[K");
+        }
+    }
+}
+
+/// Runs every seed of a scenario with a protocol; the outcomes in order of their seeds.
+///
+/// # Errors
+///
+/// What only shows in a trial.
+pub fn run_all(
+    material: &Material,
+    protocol: &dyn Protocol,
+    threads: Option<u16>,
+    progress: &Progress,
+) -> Result<Vec<Outcome>, ScenarioError> {
+    let count = material.scenario.runs;
+    let processors = thread::available_parallelism().map_or(1, usize::from);
+    let threads = threads.map_or(processors, usize::from).min(count as usize);
+    let next = AtomicU32::new(0);
+    let done = AtomicU32::new(0);
+    let (results, received) = mpsc::channel();
+    thread::scope(|scope| {
+        for _ in 0..threads {
+            let (results, next, done) = (results.clone(), &next, &done);
+            scope.spawn(move || {
+                loop {
+                    let index = next.fetch_add(1, Ordering::Relaxed);
+                    if index >= count {
+                        return;
+                    }
+                    let result = run_one(material, protocol, index, progress, done);
+                    let failed = result.is_err();
+                    done.fetch_add(1, Ordering::Relaxed);
+                    if results.send((index, result)).is_err() || failed {
+                        next.store(count, Ordering::Relaxed);
+                        return;
+                    }
+                }
+            });
+        }
+    });
+    drop(results);
+    let mut all: Vec<(u32, Result<Outcome, ScenarioError>)> = received.into_iter().collect();
+    all.sort_by_key(|(index, _)| *index);
+    all.into_iter().map(|(_, result)| result).collect()
+}
+
+fn run_one(
+    material: &Material,
+    protocol: &dyn Protocol,
+    index: u32,
+    progress: &Progress,
+    done: &AtomicU32,
+) -> Result<Outcome, ScenarioError> {
+    let scenario = &material.scenario;
+    let seed = scenario.seed.wrapping_add(u64::from(index));
+    let trial = material.trial(seed)?;
+    let begun = Instant::now();
+    let mut watch = |at: &protocol::Progress| {
+        progress.tell(|| {
+            let speed = at.happenings as f64 / begun.elapsed().as_secs_f64().max(1e-3);
+            format!(
+                "{}, {}: {} of {} runs done; seed {seed} at {:.0} ms, {} of {} whole, {:.0} thousand happenings a second",
+                scenario.name,
+                protocol.name(),
+                done.load(Ordering::Relaxed),
+                scenario.runs,
+                at.elapsed.as_secs_f64() * 1_000.0,
+                at.whole,
+                at.wanted,
+                speed / 1_000.0
+            )
+        });
+    };
+    Ok(protocol.run(&trial, &mut watch))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sim::protocol::Blocktorrent;
+
+    #[test]
+    fn threads_change_nothing_but_the_time() {
+        let changes = [
+            ("block.bytes", "20000"),
+            ("runs", "6"),
+            ("link.loss", "0.1"),
+        ];
+        let changes = changes.map(|(key, value)| (key.to_owned(), value.to_owned()));
+        let material = Material::read("wild", &changes).expect("standard");
+        let quiet = Progress::new(false);
+        let alone = run_all(&material, &Blocktorrent, Some(1), &quiet).expect("runs");
+        let together = run_all(&material, &Blocktorrent, Some(4), &quiet).expect("runs");
+        assert_eq!(alone, together);
+        let seeds: Vec<u64> = alone.iter().map(|run| run.seed).collect();
+        assert_eq!(seeds, [1, 2, 3, 4, 5, 6]);
+    }
+}
