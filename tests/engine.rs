@@ -3,6 +3,7 @@
 
 mod engine {
     mod compact;
+    mod standard;
 }
 
 use std::time::Duration;
