@@ -102,6 +102,6 @@ impl Tap {
         if self.said.len() <= node {
             self.said.resize_with(node + 1, Said::default);
         }
-        &mut self.said[node]
+        self.said.get_mut(node).expect("it was made longer")
     }
 }
