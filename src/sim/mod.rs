@@ -4,7 +4,7 @@
 //! happenings, so that a run is repeated exactly by its seed; [`World::trace_hash`] tells two runs
 //! apart by a single datagram. The engine is the one of the node, not a model of it. What is modelled are the
 //! network ([`link`]), the TCP of control connections ([`control`]) and the blocks ([`workload`]). The
-//! [`checks`] sit outside the code under test.
+//! [`checks`] sit outside the code under test; [`chain`] makes blocks that other judges than a relay call good.
 //!
 //! What it is not: it spends no time on computing. Its delays are those of links alone.
 //!
@@ -21,6 +21,7 @@
 //! ```
 
 mod actor;
+pub mod chain;
 pub mod checks;
 pub mod control;
 pub mod limits;
