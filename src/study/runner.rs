@@ -1,8 +1,8 @@
 //! Runs of different seeds side by side, and how far they are.
 
 use std::io::{IsTerminal as _, Write as _};
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -70,29 +70,29 @@ pub fn run_all(
     let threads = threads.map_or(processors, usize::from).min(count as usize);
     let next = AtomicU32::new(0);
     let done = AtomicU32::new(0);
-    let (results, received) = mpsc::channel();
-    thread::scope(|scope| {
-        for _ in 0..threads {
-            let (results, next, done) = (results.clone(), &next, &done);
-            scope.spawn(move || {
-                loop {
-                    let index = next.fetch_add(1, Ordering::Relaxed);
-                    if index >= count {
-                        return;
-                    }
-                    let result = run_one(material, protocol, index, progress, done);
-                    let failed = result.is_err();
-                    done.fetch_add(1, Ordering::Relaxed);
-                    if results.send((index, result)).is_err() || failed {
-                        next.store(count, Ordering::Relaxed);
-                        return;
-                    }
-                }
-            });
+    let work = || {
+        let mut results = Vec::new();
+        loop {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            if index >= count {
+                return results;
+            }
+            let result = run_one(material, protocol, index, progress, &done);
+            done.fetch_add(1, Ordering::Relaxed);
+            if result.is_err() {
+                next.store(count, Ordering::Relaxed);
+            }
+            results.push((index, result));
         }
+    };
+    let mut all: Vec<(u32, Result<Outcome, ScenarioError>)> = thread::scope(|scope| {
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+        let joined = workers.into_iter().map(|worker| match worker.join() {
+            Ok(results) => results,
+            Err(panic) => std::panic::resume_unwind(panic),
+        });
+        joined.flatten().collect()
     });
-    drop(results);
-    let mut all: Vec<(u32, Result<Outcome, ScenarioError>)> = received.into_iter().collect();
     all.sort_by_key(|(index, _)| *index);
     all.into_iter().map(|(_, result)| result).collect()
 }
