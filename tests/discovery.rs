@@ -8,6 +8,10 @@
     reason = "a test that panics has failed, as it should"
 )]
 
+#[path = "bitcoind/log.rs"]
+#[allow(dead_code, reason = "other tests use the rest of it")]
+mod log;
+
 #[path = "bitcoind/harness.rs"]
 #[allow(dead_code, reason = "other tests use the rest of it")]
 mod harness;

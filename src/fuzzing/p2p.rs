@@ -157,6 +157,7 @@ impl World {
             assert!(!self.is_over, "nothing follows the end");
             let answer = match event {
                 PeerEvent::WantsHeaders { .. } => PeerCommand::SendHeaders(vec![]),
+                PeerEvent::WantsBlockHashes { .. } => PeerCommand::SendBlockHashes(vec![]),
                 PeerEvent::WantsBlock { .. } if choice & 1 == 0 => {
                     PeerCommand::SendBlock(Bytes::from_static(&[0; 100]))
                 }

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Instant;
 
 use blocktorrent::chain::Network;
@@ -127,5 +128,11 @@ fn wiring() -> (
         .duration_since(std::time::UNIX_EPOCH)
         .expect("after 1970");
     let clock = move || Time::ZERO + since_epoch + start.elapsed();
-    (Wiring { events, clock }, received)
+    let tally = Arc::default();
+    let wiring = Wiring {
+        events,
+        clock,
+        tally,
+    };
+    (wiring, received)
 }

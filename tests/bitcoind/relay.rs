@@ -134,11 +134,6 @@ impl Relay {
         self.address("p2p").parse().expect("an address")
     }
 
-    /// Its process.
-    pub fn pid(&self) -> u32 {
-        self.child.id()
-    }
-
     fn cookie(&self) -> PathBuf {
         self.folder.path().join("regtest/.cookie")
     }

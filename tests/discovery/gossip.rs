@@ -123,7 +123,11 @@ async fn run(listener: Listener, claims: Claims, seen: Arc<Mutex<Seen>>) {
     let start = Instant::now();
     let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
     let clock = move || Time::from_unix_seconds(unix.as_secs()) + start.elapsed();
-    let wiring = Wiring { events, clock };
+    let wiring = Wiring {
+        events,
+        clock,
+        tally: Arc::default(),
+    };
     let mut connections: BTreeMap<ConnectionId, Connection> = BTreeMap::new();
     let mut known = claims.knows.clone();
     let mut next = 0;

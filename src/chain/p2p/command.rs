@@ -37,6 +37,8 @@ pub enum PeerCommand {
     GetAddresses,
     /// Answers [`super::PeerEvent::WantsHeaders`]: at most 2,000.
     SendHeaders(Vec<Header>),
+    /// Answers [`super::PeerEvent::WantsBlockHashes`]: at most 500.
+    SendBlockHashes(Vec<BlockHash>),
     /// Answers [`super::PeerEvent::WantsBlock`] with a serialized block in the form that was asked.
     SendBlock(Bytes),
     /// Answers [`super::PeerEvent::WantsBlock`] with the payload of a `cmpctblock`.
@@ -54,7 +56,7 @@ pub enum PeerCommand {
     SendAddresses(Vec<AddressRecord>),
     /// Tell of a new block, in the way that the peer prefers; nothing if it knows the block.
     AnnounceBlock(BlockSummary),
-    /// Send a whole block unasked (for our own node).
+    /// Send a whole block unasked: for our own node, if [`super::PeerInfo::takes_unasked_blocks`] says so.
     PushBlock {
         /// Its hash.
         hash: BlockHash,

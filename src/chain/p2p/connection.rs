@@ -6,10 +6,12 @@
 //! [`PeerEvent::Closed`], always and as the last thing, unless the owner has dropped its end of the queue.
 
 mod listener;
+mod tally;
 #[cfg(test)]
 mod tests;
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
@@ -24,6 +26,7 @@ use super::{CloseReason, Peer, PeerCommand, PeerConfig, PeerEvent, V2};
 use crate::time::Time;
 
 pub use listener::{Accepted, InboundLimits, Listener, Place};
+pub use tally::Tally;
 
 /// How long a connection may take to be established (Bitcoin Core's `-timeout`).
 pub const DIAL_TIME: Duration = Duration::from_secs(5);
@@ -45,6 +48,8 @@ pub struct Wiring<C> {
     pub events: mpsc::Sender<(ConnectionId, PeerEvent)>,
     /// Reads the owner's clock.
     pub clock: C,
+    /// Where refusals are counted.
+    pub tally: Arc<Tally>,
 }
 
 /// The owner's end of a connection. The connection closes when it is dropped.
@@ -140,6 +145,7 @@ enum Turn<'a> {
 
 impl<C: Fn() -> Time> Task<C> {
     fn new(id: ConnectionId, commands: mpsc::Receiver<PeerCommand>, wiring: Wiring<C>) -> Self {
+        wiring.tally.opened();
         Self {
             id,
             commands,
@@ -163,6 +169,9 @@ impl<C: Fn() -> Time> Task<C> {
         loop {
             if event.is_none() {
                 event = peer.poll_event();
+            }
+            for (refusal, times) in peer.take_refused() {
+                self.wiring.tally.add(refusal, times);
             }
             if let Some(PeerEvent::Closed(reason)) = event {
                 return Some(reason);
@@ -211,6 +220,7 @@ impl<C: Fn() -> Time> Task<C> {
 
     /// The last event.
     async fn end(self, reason: Option<CloseReason>) {
+        self.wiring.tally.closed();
         if let Some(reason) = reason {
             let closed = (self.id, PeerEvent::Closed(reason));
             // If the owner is gone there is nobody to tell.

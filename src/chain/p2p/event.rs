@@ -11,7 +11,7 @@ use super::{AddressRecord, Advert, BlockForm, CompactBlock, TransactionId};
 
 /// What happened on a connection.
 ///
-/// Events that want headers, a block or parts of one come one at a time: the next waits until the last was answered
+/// Events that want headers, hashes, a block or parts of one come one at a time: the next waits until the last was answered
 /// by a command ([`super::PeerCommand::SendNothing`] if need be), or was left unanswered for 30 seconds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PeerEvent {
@@ -53,6 +53,14 @@ pub enum PeerEvent {
     Addresses(Vec<AddressRecord>),
     /// Answer with [`super::PeerCommand::SendHeaders`] or [`super::PeerCommand::SendNothing`].
     WantsHeaders {
+        /// Hashes of the peer's chain, newest first, at most 101.
+        locator: Vec<BlockHash>,
+        /// The last one wanted.
+        stop: Option<BlockHash>,
+    },
+    /// Answer with [`super::PeerCommand::SendBlockHashes`] or [`super::PeerCommand::SendNothing`]. Nodes that do not
+    /// go by headers ask so for what they lack.
+    WantsBlockHashes {
         /// Hashes of the peer's chain, newest first, at most 101.
         locator: Vec<BlockHash>,
         /// The last one wanted.
@@ -114,6 +122,16 @@ pub struct PeerInfo {
     pub clock_offset_s: i64,
     /// Our own IP address as the peer sees it, or says so.
     pub sees_us_at: Option<IpAddr>,
+}
+
+impl PeerInfo {
+    /// Whether it takes a block that it did not ask for, whole or compact, if it comes from its own operator's relay.
+    ///
+    /// Bitcoin Core does, and saves a round trip; others (btcd, bcoin) close the connection for it. Nothing in the
+    /// protocol tells which, but the name: Bitcoin Core and what derives from it begin theirs with `/Satoshi:`.
+    pub fn takes_unasked_blocks(&self) -> bool {
+        self.agent.starts_with("/Satoshi:")
+    }
 }
 
 /// What can be said of a connection at any time.

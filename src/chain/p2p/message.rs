@@ -69,6 +69,10 @@ pub(super) enum Message {
         locator: Vec<BlockHash>,
         stop: Option<BlockHash>,
     },
+    GetBlocks {
+        locator: Vec<BlockHash>,
+        stop: Option<BlockHash>,
+    },
     Headers(Vec<Header>),
     Inventory(Vec<Inventory>),
     GetData(Vec<Inventory>),
@@ -123,6 +127,7 @@ impl Message {
             Kind::Ping => Self::Ping(reader.u64()?),
             Kind::Pong => Self::Pong(reader.u64()?),
             Kind::GetHeaders => read_get_headers(reader)?,
+            Kind::GetBlocks => read_get_blocks(reader)?,
             Kind::Headers => Self::Headers(read_headers(reader)?),
             Kind::Inventory => Self::Inventory(read_inventory(reader)?),
             Kind::GetData => Self::GetData(read_inventory(reader)?),
@@ -153,8 +158,7 @@ impl Message {
             Kind::Addresses => Self::Addresses(addresses::read_v1(payload)?),
             Kind::AddressesV2 => Self::Addresses(addresses::read_v2(payload)?),
             Kind::GetAddresses => Self::GetAddresses,
-            Kind::GetBlocks
-            | Kind::Mempool
+            Kind::Mempool
             | Kind::FilterLoad
             | Kind::FilterAdd
             | Kind::FilterClear
@@ -201,7 +205,20 @@ fn ip_of(address: &[u8]) -> Option<IpAddr> {
     (!ip.is_unspecified()).then(|| IpAddr::V6(ip).to_canonical())
 }
 
-fn read_get_headers(mut reader: Reader<'_>) -> Result<Message, DecodeError> {
+fn read_get_headers(reader: Reader<'_>) -> Result<Message, DecodeError> {
+    let (locator, stop) = read_locator(reader)?;
+    Ok(Message::GetHeaders { locator, stop })
+}
+
+fn read_get_blocks(reader: Reader<'_>) -> Result<Message, DecodeError> {
+    let (locator, stop) = read_locator(reader)?;
+    Ok(Message::GetBlocks { locator, stop })
+}
+
+/// What `getheaders` and `getblocks` hold.
+fn read_locator(
+    mut reader: Reader<'_>,
+) -> Result<(Vec<BlockHash>, Option<BlockHash>), DecodeError> {
     reader.u32()?;
     let count = reader.count(32, MAX_LOCATOR)?;
     let mut locator = Vec::with_capacity(count);
@@ -211,7 +228,7 @@ fn read_get_headers(mut reader: Reader<'_>) -> Result<Message, DecodeError> {
     let stop = reader.block_hash()?;
     reader.end()?;
     let stop = (stop != BlockHash::all_zeros()).then_some(stop);
-    Ok(Message::GetHeaders { locator, stop })
+    Ok((locator, stop))
 }
 
 fn read_headers(mut reader: Reader<'_>) -> Result<Vec<Header>, DecodeError> {

@@ -64,6 +64,10 @@ pub const MAX_INVENTORY: usize = 50_000;
 ///
 /// Reason: the protocol's; a locator of 101 hashes reaches back beyond any chain there can be.
 pub const MAX_LOCATOR: usize = 101;
+/// Most hashes of blocks that answer one `getblocks` (the protocol's, since 2010).
+///
+/// Reason: the protocol's; whoever asks takes as many for the sign that there are more.
+pub const MAX_BLOCK_HASHES: usize = 500;
 /// Most addresses in one `addr` or `addrv2` (Bitcoin Core's `MAX_ADDR_TO_SEND`, BIP155).
 ///
 /// Reason: the protocol's; more is misbehaviour.

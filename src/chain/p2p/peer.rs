@@ -68,6 +68,8 @@ pub struct Peer {
     unconnecting: u32,
     report: PeerReport,
     refused: BTreeMap<Refusal, u64>,
+    /// Of these, those that [`Peer::take_refused`] has not given yet.
+    untold: BTreeMap<Refusal, u64>,
     is_closed: bool,
 }
 
@@ -90,6 +92,7 @@ impl Peer {
             unconnecting: 0,
             report: PeerReport::default(),
             refused: BTreeMap::new(),
+            untold: BTreeMap::new(),
             is_closed: false,
             config,
         };
@@ -192,6 +195,11 @@ impl Peer {
         self.transport.buffered() + self.output.bytes()
     }
 
+    /// What was refused since this was called last, and how often.
+    pub fn take_refused(&mut self) -> BTreeMap<Refusal, u64> {
+        std::mem::take(&mut self.untold)
+    }
+
     fn tick(&mut self, now: Time) {
         self.now = self.now.max(now);
         self.requests.refill(self.now);
@@ -254,6 +262,7 @@ impl Peer {
     fn count_many(&mut self, refusal: Refusal, times: u64) {
         if times > 0 {
             *self.refused.entry(refusal).or_default() += times;
+            *self.untold.entry(refusal).or_default() += times;
         }
     }
 

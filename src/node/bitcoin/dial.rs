@@ -1,6 +1,7 @@
 //! P2P connections made and taken. Each runs in a task of its own, which puts what it hears in the desk's queue.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use tokio::net::lookup_host;
 use tokio::sync::mpsc;
@@ -8,7 +9,7 @@ use tokio::sync::mpsc;
 use super::desk::{Desk, Done};
 use super::ledger::NodeNumber;
 use super::peers::Kind;
-use crate::chain::p2p::connection::{self, Accepted, ConnectionId, Wiring};
+use crate::chain::p2p::connection::{self, Accepted, ConnectionId, Tally, Wiring};
 use crate::chain::p2p::{Advert, CloseReason, Direction, PeerConfig, PeerEvent, Role, V2};
 
 /// Who we are on Bitcoin's P2P network.
@@ -31,6 +32,7 @@ pub struct Identity {
 pub(super) struct Dialler {
     pub identity: Identity,
     pub events: mpsc::Sender<(ConnectionId, PeerEvent)>,
+    pub tally: Arc<Tally>,
 }
 
 impl Desk {
@@ -85,6 +87,7 @@ impl Desk {
         Wiring {
             events: self.dialler.events.clone(),
             clock: move || clock.now(),
+            tally: Arc::clone(&self.dialler.tally),
         }
     }
 

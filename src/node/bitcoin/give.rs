@@ -13,7 +13,7 @@ use super::ledger::{NodeNumber, Standing, Verdict};
 use super::link::{Link, Submission};
 use super::peers::{Kind, PeerNumber};
 use crate::chain::Tip;
-use crate::chain::p2p::{BlockSummary, PeerCommand, build_compact};
+use crate::chain::p2p::{BlockSummary, PeerCommand, PeerInfo, build_compact};
 use crate::node::driver::WholeBlock;
 use crate::time::Time;
 
@@ -34,10 +34,12 @@ impl Desk {
             if !self.may_follow(node, parent) {
                 continue;
             }
+            let has_rpc = self.links.get(node).is_some_and(Link::rpc_is_up);
             // A node that is far behind takes no compact block. If `submitblock` can't follow, it gets it all.
-            let command = match self.links.get(node).is_some_and(Link::rpc_is_up) {
-                true => short.get_or_insert_with(|| block_for_node(whole)).clone(),
-                false => whole_block(whole),
+            let command = match (self.takes_unasked(node), has_rpc) {
+                (true, true) => short.get_or_insert_with(|| block_for_node(whole)).clone(),
+                (true, false) => whole_block(whole),
+                (false, _) => announcement(whole),
             };
             self.send_to_node(node, (whole.height, whole.hash), command, now);
             given.push(node);
@@ -46,6 +48,13 @@ impl Desk {
             let block = whole.block.bytes.clone();
             self.submit((whole.height, whole.hash), block, node, now);
         }
+    }
+
+    /// Whether a node takes blocks by P2P that it did not ask for.
+    fn takes_unasked(&self, node: NodeNumber) -> bool {
+        let peer = self.peers.of_node(node).and_then(|it| self.peers.get(it));
+        let info = peer.and_then(|peer| peer.info.as_ref());
+        info.is_some_and(PeerInfo::takes_unasked_blocks)
     }
 
     /// Whether a node has the block `parent`, or gets it before whatever it is given now.
@@ -209,8 +218,17 @@ impl Desk {
                 self.submit(next, block.clone(), node, now);
             }
             Some((next @ (_, wanted), false)) if wanted == hash => {
-                let block = block.clone();
-                self.send_to_node(node, next, PeerCommand::PushBlock { hash, block }, now);
+                let command = match header_of(block).filter(|_| !self.takes_unasked(node)) {
+                    Some(header) => PeerCommand::AnnounceBlock(BlockSummary {
+                        header,
+                        compact: None,
+                    }),
+                    None => PeerCommand::PushBlock {
+                        hash,
+                        block: block.clone(),
+                    },
+                };
+                self.send_to_node(node, next, command, now);
             }
             _ => {}
         }
@@ -293,6 +311,17 @@ fn block_for_node(whole: &WholeBlock) -> PeerCommand {
             })
         }
         _ => whole_block(whole),
+    }
+}
+
+/// Tells that there is a block, for a node that wants to ask for it.
+fn announcement(whole: &WholeBlock) -> PeerCommand {
+    match header_of(&whole.block.bytes) {
+        Some(header) => PeerCommand::AnnounceBlock(BlockSummary {
+            header,
+            compact: Some(compact_of(whole, &header, &[])),
+        }),
+        None => whole_block(whole),
     }
 }
 

@@ -63,6 +63,9 @@ impl Desk {
             PeerEvent::WantsHeaders { locator, stop } => {
                 self.serve_headers(number, &locator, stop);
             }
+            PeerEvent::WantsBlockHashes { locator, stop } => {
+                self.serve_hashes(number, &locator, stop);
+            }
             PeerEvent::WantsBlock { hash, form } => self.serve(number, Want::Block(hash, form)),
             PeerEvent::WantsBlockTransactions { hash, indexes } => {
                 self.serve(number, Want::Part(hash, indexes));
@@ -134,7 +137,9 @@ impl Desk {
         }
     }
 
-    /// Asks a peer for the headers that follow ours, unless it is asked already.
+    /// Asks a peer for the headers that follow ours, unless it was asked the same just now.
+    ///
+    /// Some nodes don't answer if they have none, or while they are far behind themselves.
     pub fn ask_headers_of(&mut self, number: PeerNumber) {
         let locator = self.shared.book.locator();
         let now = self.now();
@@ -188,15 +193,11 @@ impl Desk {
 
     fn on_headers(&mut self, number: PeerNumber, kind: Kind, headers: &[Header]) {
         let now = self.now();
-        let Some(peer) = self.peers.get_mut(number) else {
-            return;
-        };
-        let asked = peer.take_asked(now);
-        let batch = self.shared.book.submit_all(headers, self.now());
+        let batch = self.shared.book.submit_all(headers, now);
         if batch.fresh > 0
             && let Some(peer) = self.peers.get_mut(number)
         {
-            peer.useful = Some(self.shared.clock.now());
+            peer.useful = Some(now);
         }
         let last = headers.get(..batch.accepted).and_then(<[Header]>::last);
         if let Some(hash) = last.map(Header::block_hash)
@@ -204,6 +205,9 @@ impl Desk {
         {
             self.note_best(number, hash, height);
         }
+        let connects = batch.refusal != Some(HeaderRefusal::UnknownParent);
+        let peer = self.peers.get_mut(number).filter(|_| connects);
+        let asked = peer.and_then(|peer| peer.take_asked(now));
         match batch.refusal {
             None => {
                 self.peers.send(number, PeerCommand::HeadersConnected(true));
@@ -211,9 +215,8 @@ impl Desk {
             Some(HeaderRefusal::UnknownParent) => {
                 self.peers
                     .send(number, PeerCommand::HeadersConnected(false));
-                if asked.is_none() {
-                    self.ask_headers_of(number);
-                }
+                // An answer begins at a block of ours. This is an announcement, or a chain that is none of ours.
+                self.ask_headers_of(number);
                 return;
             }
             Some(refusal) if refusal.is_fault() && !matches!(kind, Kind::Node(_)) => {

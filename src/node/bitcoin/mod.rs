@@ -51,7 +51,7 @@ use crate::chain::Network;
 use crate::chain::bitcoind::find::{Finding, find};
 use crate::chain::bitcoind::mempool::Feed;
 use crate::chain::bitcoind::{Nodes, Rpc, Topic, Zmq};
-use crate::chain::p2p::connection::{Accepted, Listener as P2pListener};
+use crate::chain::p2p::connection::{Accepted, Listener as P2pListener, Tally};
 use crate::config::NodeSpec;
 use crate::net::Clock;
 use crate::node::driver::WholeBlock;
@@ -116,6 +116,8 @@ pub struct Parts {
 #[derive(Clone, Debug)]
 pub struct BitcoinHandle {
     status: watch::Receiver<Arc<Vec<NodeStatus>>>,
+    tally: Arc<Tally>,
+    listener: Option<Arc<P2pListener>>,
     queries: mpsc::Sender<Query>,
 }
 
@@ -136,12 +138,28 @@ impl BitcoinHandle {
                 }
             }
         });
-        Self { status, queries }
+        Self {
+            status,
+            queries,
+            tally: Arc::default(),
+            listener: None,
+        }
     }
 
     /// How the operator's nodes are.
     pub fn nodes(&self) -> Arc<Vec<NodeStatus>> {
         Arc::clone(&self.status.borrow())
+    }
+
+    /// What connections of Bitcoin's P2P protocol have refused.
+    pub fn tally(&self) -> &Tally {
+        &self.tally
+    }
+
+    /// How many of them were refused, for there were too many.
+    pub fn refused_connections(&self) -> u64 {
+        let listener = self.listener.as_ref();
+        listener.map_or(0, |listener| listener.refused())
     }
 
     /// Asks the desk what `query` makes of a place for the answer.
@@ -170,6 +188,7 @@ pub fn start(parts: Parts, specs: &[NodeSpec]) -> (BitcoinHandle, JoinHandle<()>
     let (done, read_done) = mpsc::channel(MAX_DONE);
     let (events, read_events) = mpsc::channel(MAX_EVENTS);
     let (reports, read_reports) = mpsc::channel(MAX_REPORTS);
+    let tally = Arc::<Tally>::default();
     let (queries, read_queries) = mpsc::channel(MAX_QUERIES);
     let (status, read_status) = watch::channel(Arc::new(Vec::new()));
     let shared = Shared {
@@ -192,13 +211,14 @@ pub fn start(parts: Parts, specs: &[NodeSpec]) -> (BitcoinHandle, JoinHandle<()>
     let (flag, now) = (parts.identity.flag, shared.clock.now());
     let own_node = !specs.is_empty();
     let finder = Finder::start(parts.find, parts.network, flag, own_node, now);
-    let mut desk = Desk {
+    let desk = Desk {
         links,
         nodes: Nodes::new(&have_rpc, now, parts.seed),
         follower: Follower::start(shared.engine.clone(), shared.clock, parts.seed),
         dialler: Dialler {
             identity: parts.identity,
             events,
+            tally: Arc::clone(&tally),
         },
         peers: peers::Peers::default(),
         ledger: ledger::Ledger::default(),
@@ -213,8 +233,9 @@ pub fn start(parts: Parts, specs: &[NodeSpec]) -> (BitcoinHandle, JoinHandle<()>
         shared,
     };
     desk.seed_from_operator();
+    let listener = parts.listener.map(Arc::new);
     let inputs = Inputs {
-        arrivals: arrivals(parts.listener, &desk.shared.stop),
+        arrivals: arrivals(listener.clone(), &desk.shared.stop),
         whole: parts.whole,
         events: read_events,
         reports: read_reports,
@@ -225,13 +246,15 @@ pub fn start(parts: Parts, specs: &[NodeSpec]) -> (BitcoinHandle, JoinHandle<()>
     let desk = tokio::spawn(desk.run(inputs));
     let handle = BitcoinHandle {
         status: read_status,
+        tally,
+        listener,
         queries,
     };
     (handle, desk)
 }
 
 /// What is going to be accepted, if anything is.
-fn arrivals(listener: Option<P2pListener>, stop: &Stop) -> mpsc::Receiver<Accepted> {
+fn arrivals(listener: Option<Arc<P2pListener>>, stop: &Stop) -> mpsc::Receiver<Accepted> {
     let (arrivals, read_arrivals) = mpsc::channel(MAX_ARRIVALS);
     if let Some(listener) = listener {
         tokio::spawn(accept(listener, arrivals, stop.clone()));
@@ -240,7 +263,7 @@ fn arrivals(listener: Option<P2pListener>, stop: &Stop) -> mpsc::Receiver<Accept
 }
 
 /// Takes connections until the node stops.
-async fn accept(listener: P2pListener, arrivals: mpsc::Sender<Accepted>, stop: Stop) {
+async fn accept(listener: Arc<P2pListener>, arrivals: mpsc::Sender<Accepted>, stop: Stop) {
     let accepting = async { while arrivals.send(listener.accept().await).await.is_ok() {} };
     tokio::select! {
         () = accepting => {}

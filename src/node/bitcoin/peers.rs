@@ -35,12 +35,19 @@ pub enum Kind {
 const MAX_ASKED: usize = 16;
 /// How long an answer may take; bitcoind leaves some questions unanswered, while it loads its blocks for example.
 const ANSWER_TIME: Duration = Duration::from_secs(30);
+/// How long a peer may take before it is asked the same again: 2,000 headers are 160 kB. Some nodes (bcoin) do not
+/// answer at all if they have none to give.
+const HEADERS_TIME: Duration = Duration::from_secs(10);
 
 /// A question for headers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Asked {
     /// The block whose fate the answer tells, and its height.
     pub fate: Option<(u32, BlockHash)>,
+    /// The block after which headers were asked for.
+    pub after: Option<BlockHash>,
+    /// When it was asked.
+    pub at: Time,
     /// Until when the answer may come.
     pub until: Time,
 }
@@ -219,15 +226,29 @@ impl Peers {
             return false;
         };
         peer.asked.retain(|asked| asked.until > now);
-        let is_asked = peer.asked.iter().any(|asked| asked.fate == fate);
-        if is_asked || peer.asked.is_full() {
+        let after = locator.first().copied();
+        let is_asked = |asked: &Asked| {
+            asked.fate == fate
+                && (fate.is_some() || asked.after == after && asked.at + HEADERS_TIME > now)
+        };
+        if peer.asked.iter().any(is_asked) {
+            return false;
+        }
+        // Of questions that are ours one is open: the newest.
+        peer.asked
+            .retain(|asked| asked.fate.is_some() || fate.is_some());
+        if peer.asked.is_full() {
             return false;
         }
         let stop = None;
         let sent = self.send(number, PeerCommand::GetHeaders { locator, stop });
         if let Some(peer) = self.peers.get_mut(&number).filter(|_| sent) {
-            let until = now + ANSWER_TIME;
-            peer.asked.push(Asked { fate, until });
+            peer.asked.push(Asked {
+                fate,
+                after,
+                at: now,
+                until: now + ANSWER_TIME,
+            });
         }
         sent
     }

@@ -1,5 +1,6 @@
 //! What peers ask of this node, as an ordinary peer with NODE_NETWORK_LIMITED (BIP159) answers it.
 
+use bitcoin::block::Header;
 use bitcoin::{Block, BlockHash};
 use bytes::Bytes;
 
@@ -8,7 +9,9 @@ use super::fetches::Purpose;
 use super::give::compact_of;
 use super::hold::SERVED_DEPTH;
 use super::peers::{Kind, PeerNumber, Want};
-use crate::chain::p2p::{BlockForm, MAX_HEADERS_PER_MESSAGE, PeerCommand, strip_block};
+use crate::chain::p2p::{
+    BlockForm, MAX_BLOCK_HASHES, MAX_HEADERS_PER_MESSAGE, PeerCommand, strip_block,
+};
 use crate::node::driver::WholeBlock;
 
 /// How deep a block may lie of which a compact form is given (Bitcoin Core's `MAX_CMPCTBLOCK_DEPTH`).
@@ -32,6 +35,31 @@ impl Desk {
         let book = &self.shared.book;
         let headers = book.after_locator(locator, stop, newest, count);
         self.peers.send(number, PeerCommand::SendHeaders(headers));
+    }
+
+    /// A peer that does not go by headers wants to know which blocks it lacks. Only those are named that it would
+    /// get; to one that lacks more there is nothing to say, as with Bitcoin Core when it is pruned.
+    pub fn serve_hashes(
+        &mut self,
+        number: PeerNumber,
+        locator: &[BlockHash],
+        stop: Option<BlockHash>,
+    ) {
+        let book = &self.shared.book;
+        let newest = self.newest_held();
+        let headers = book.after_locator(locator, stop, newest, MAX_BLOCK_HASHES);
+        let hashes = headers.iter().map(Header::block_hash);
+        let hashes: Vec<BlockHash> = hashes.take_while(|hash| stop != Some(*hash)).collect();
+        let tip = book.chain().height;
+        let first = hashes.first().and_then(|first| book.place(*first));
+        let in_reach = first.is_some_and(|(height, _)| height.saturating_add(SERVED_DEPTH) > tip);
+        self.peers.send(
+            number,
+            match in_reach {
+                true => PeerCommand::SendBlockHashes(hashes),
+                false => PeerCommand::SendNothing,
+            },
+        );
     }
 
     /// A peer wants something.

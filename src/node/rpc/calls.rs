@@ -361,9 +361,24 @@ impl Context {
                 "send_errors": udp.too_large + udp.refused + udp.no_buffers + udp.unreachable + udp.other_errors,
                 "emulated_drops": udp.emulated_drops,
             },
+            "p2p": self.p2p_json(),
             "refused_connections": hub.refused_total + hub.refused_per_address,
             "warnings": [],
         }))
+    }
+
+    /// The connections of Bitcoin's own protocol.
+    fn p2p_json(&self) -> Value {
+        let tally = self.bitcoin.tally();
+        let refused = tally.refused();
+        let refused: serde_json::Map<String, Value> = refused
+            .map(|(refusal, times)| (refusal.name().to_owned(), json!(times)))
+            .collect();
+        json!({
+            "connections": tally.connections(),
+            "refused": refused,
+            "refused_connections": self.bitcoin.refused_connections(),
+        })
     }
 
     async fn get_peer_info(&self) -> Outcome {

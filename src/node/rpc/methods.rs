@@ -112,7 +112,8 @@ methods! {
     GetNetworkInfo "getnetworkinfo" ()
         "This node: name, addresses, sessions, traffic.\n\
          \"refused\" counts what was refused, by reason: ordinary ones are unknown-job (a message that crossed the \
-         end of its job), replay and connection-id (datagrams of an ended session). \"finding\" tells of the search for peers.";
+         end of its job), replay and connection-id (datagrams of an ended session).\n\
+         \"p2p\" tells the same of the connections that speak Bitcoin's own protocol; \"finding\" of the search for peers.";
     GetPeerInfo "getpeerinfo" ()
         "The sessions: with Bitcoin Core's field names where the thing is the same.\n\
          connection_type: \"manual\" is a peer that you named, \"outbound-full-relay\" one that this node found itself.";

@@ -24,7 +24,13 @@ fn wiring(
     let (events, received) = mpsc::channel(queue);
     let start = Instant::now();
     let clock = move || Time::from_unix_seconds(1_700_000_000) + start.elapsed();
-    (Wiring { events, clock }, received)
+    let tally = Arc::default();
+    let wiring = Wiring {
+        events,
+        clock,
+        tally,
+    };
+    (wiring, received)
 }
 
 fn config(direction: Direction, remote: SocketAddr, v2: V2) -> PeerConfig {

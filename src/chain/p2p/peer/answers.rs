@@ -1,13 +1,14 @@
 //! The owner's answers to what the peer wants.
 
+use bitcoin::p2p::message_blockdata::Inventory;
 use bytes::Bytes;
 
 use super::Peer;
 use super::requests::Request;
 use crate::chain::p2p::addresses::{put_v1, put_v2};
 use crate::chain::p2p::kind::Kind;
-use crate::chain::p2p::message::{put_block_transactions, put_headers};
-use crate::chain::p2p::{AddressRecord, BlockForm, PeerCommand, Refusal};
+use crate::chain::p2p::message::{put_block_transactions, put_headers, put_inventory};
+use crate::chain::p2p::{AddressRecord, BlockForm, MAX_BLOCK_HASHES, PeerCommand, Refusal};
 
 impl Peer {
     /// Sends an answer, if there is a question for it: a late one is dropped and counted.
@@ -17,6 +18,14 @@ impl Peer {
                 let payload = put_headers(&headers).into();
                 (Kind::Headers, payload, |request| {
                     matches!(request, Request::Headers { .. })
+                })
+            }
+            PeerCommand::SendBlockHashes(hashes) => {
+                let hashes = hashes.into_iter().take(MAX_BLOCK_HASHES);
+                let entries: Vec<_> = hashes.map(Inventory::Block).collect();
+                let payload = put_inventory(&entries).into();
+                (Kind::Inventory, payload, |request| {
+                    matches!(request, Request::Hashes { .. })
                 })
             }
             PeerCommand::SendBlock(block) => (Kind::Block, block, |request| {

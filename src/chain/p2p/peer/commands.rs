@@ -11,7 +11,7 @@ use crate::chain::p2p::message::{
     asked, put_get_headers, put_headers, put_inventory, put_send_compact,
 };
 use crate::chain::p2p::{
-    BlockForm, BlockSummary, CloseReason, PROTOCOL_VERSION, PeerCommand, PeerEvent, Refusal, Role,
+    BlockForm, BlockSummary, CloseReason, PROTOCOL_VERSION, PeerCommand, PeerEvent, Refusal,
     TransactionId,
 };
 
@@ -117,14 +117,15 @@ impl Peer {
         }
     }
 
-    /// Tells of a block: our own node and whoever asked for it get a compact block at once, others what they prefer.
+    /// Tells of a block: our own node, if it takes that, and whoever asked for it get a compact block at once, others
+    /// what they prefer.
     fn announce(&mut self, summary: BlockSummary) {
         let BlockSummary { header, compact } = summary;
         let hash = header.block_hash();
         if self.known_blocks.contains(&hash) {
             return;
         }
-        let at_once = self.greeting.wants_high_bandwidth || self.config.role == Role::OurNode;
+        let at_once = self.greeting.wants_high_bandwidth || self.greeting.takes_unasked_blocks;
         let sent = match compact {
             Some(payload) if at_once && self.greeting.compact => {
                 self.send_if_room(Kind::CompactBlock, payload)

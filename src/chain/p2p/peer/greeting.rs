@@ -39,6 +39,8 @@ pub(super) struct Greeting {
     pub(super) compact: bool,
     pub(super) wants_high_bandwidth: bool,
     pub(super) advertised_late: bool,
+    /// A block may be sent to it before it asks.
+    pub(super) takes_unasked_blocks: bool,
     done_at: Option<Time>,
     /// Commands that came too early.
     early: VecDeque<PeerCommand>,
@@ -167,6 +169,8 @@ impl Peer {
             sees_us_at: version.sees_us_at,
         };
         let claims_flag = version.services & self.config.flag != 0;
+        self.greeting.takes_unasked_blocks =
+            self.config.role == Role::OurNode && info.takes_unasked_blocks();
         self.greeting.done_at = Some(self.now);
         self.keep_alive.greeted(self.now);
         self.tell(PeerEvent::Ready(info));

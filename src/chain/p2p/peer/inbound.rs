@@ -56,6 +56,9 @@ impl Peer {
             Message::GetHeaders { locator, stop } => {
                 self.request(Request::Headers { locator, stop });
             }
+            Message::GetBlocks { locator, stop } => {
+                self.request(Request::Hashes { locator, stop });
+            }
             Message::GetData(entries) => self.handle_get_data(entries),
             Message::GetBlockTransactions { hash, indexes } => {
                 self.request(Request::Parts { hash, indexes });

@@ -37,6 +37,10 @@ pub(super) enum Request {
         locator: Vec<BlockHash>,
         stop: Option<BlockHash>,
     },
+    Hashes {
+        locator: Vec<BlockHash>,
+        stop: Option<BlockHash>,
+    },
     Block {
         hash: BlockHash,
         form: BlockForm,
@@ -127,11 +131,12 @@ impl Requests {
 }
 
 impl Peer {
-    /// Notes what the peer wants. Of questions for headers only the last waits: it answers the others.
+    /// Notes what the peer wants. Of questions for headers, or hashes, only the last waits: it answers the others.
     pub(super) fn request(&mut self, request: Request) {
         let waiting = &mut self.requests.waiting;
-        if let Request::Headers { .. } = request {
-            waiting.retain(|other| !matches!(other, Request::Headers { .. }));
+        if let Request::Headers { .. } | Request::Hashes { .. } = request {
+            let kind = std::mem::discriminant(&request);
+            waiting.retain(|other| std::mem::discriminant(other) != kind);
         }
         if waiting.len() >= MAX_REQUESTS {
             return self.refuse(Refusal::TooManyRequests);
@@ -149,6 +154,7 @@ impl Peer {
         };
         self.tell(match request {
             Request::Headers { locator, stop } => PeerEvent::WantsHeaders { locator, stop },
+            Request::Hashes { locator, stop } => PeerEvent::WantsBlockHashes { locator, stop },
             Request::Block { hash, form } => PeerEvent::WantsBlock { hash, form },
             Request::Parts { hash, indexes } => PeerEvent::WantsBlockTransactions { hash, indexes },
         });

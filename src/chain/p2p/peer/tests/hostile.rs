@@ -70,6 +70,10 @@ fn honest() -> Vec<u8> {
         (Kind::Transaction, serialize(&block.txdata[1])),
         (Kind::Addresses, addresses::put_v1(&[record; 3])),
         (Kind::AddressesV2, addresses::put_v2(&[record; 3])),
+        (
+            Kind::GetBlocks,
+            message::put_get_headers(70_017, vec![hash], None),
+        ),
         (Kind::GetAddresses, vec![]),
         (Kind::FeeFilter, vec![1; 8]),
         (Kind::Mempool, vec![]),

@@ -181,8 +181,14 @@ impl Puppet {
 
     /// One who has greeted, as a peer of this version.
     pub fn greeted(role: Role, version: u32) -> Self {
+        Self::greeted_as(role, version, "/old:1\u{7}/")
+    }
+
+    /// The same, by this name.
+    pub fn greeted_as(role: Role, version: u32, agent: &str) -> Self {
         let mut puppet = Self::new(config(Direction::Inbound, role, V2::Accept));
-        puppet.say(Kind::Version, version_payload(version, SERVICES, 99));
+        let payload = version_of(version, SERVICES, 99, agent);
+        puppet.say(Kind::Version, payload);
         puppet.say(Kind::Verack, vec![]);
         assert!(matches!(
             puppet.events.pop_front(),
@@ -249,6 +255,10 @@ impl Puppet {
 }
 
 pub fn version_payload(version: u32, services: u64, nonce: u64) -> Vec<u8> {
+    version_of(version, services, nonce, "/old:1\u{7}/")
+}
+
+fn version_of(version: u32, services: u64, nonce: u64, agent: &str) -> Vec<u8> {
     let nobody = Address::new(&([0, 0, 0, 0], 0).into(), ServiceFlags::NONE);
     let mut message = VersionMessage::new(
         services.into(),
@@ -256,7 +266,7 @@ pub fn version_payload(version: u32, services: u64, nonce: u64) -> Vec<u8> {
         nobody.clone(),
         nobody,
         nonce,
-        "/old:1\u{7}/".into(),
+        agent.into(),
         42,
     );
     message.version = version;

@@ -94,6 +94,38 @@ fn headers_blocks_parts_and_transactions_go_over() {
 }
 
 #[test]
+fn hashes_of_blocks_answer_whoever_does_not_go_by_headers() {
+    let mut puppet = Puppet::greeted(Role::Stranger, 70_015);
+    let hashes: Vec<_> = samples::headers(600, 0)
+        .iter()
+        .map(bitcoin::block::Header::block_hash)
+        .collect();
+    let ask = |from: usize| message::put_get_headers(70_015, vec![hashes[from]], None);
+    puppet.say(Kind::GetBlocks, ask(0));
+    puppet.say(Kind::GetBlocks, ask(1));
+    puppet.say(Kind::GetBlocks, ask(2));
+    let wants = |from: usize| PeerEvent::WantsBlockHashes {
+        locator: vec![hashes[from]],
+        stop: None,
+    };
+    assert_eq!(puppet.events, [wants(0)]);
+    puppet.tell(PeerCommand::SendBlockHashes(hashes.clone()));
+    // Of those that waited only the last is of interest.
+    assert_eq!(puppet.events, [wants(0), wants(2)]);
+    let heard: Vec<_> = puppet.heard.drain(..).collect();
+    let entries = hashes.iter().take(MAX_BLOCK_HASHES);
+    let entries: Vec<_> = entries
+        .map(|hash| bitcoin::p2p::message_blockdata::Inventory::Block(*hash))
+        .collect();
+    let inventory = Bytes::from(message::put_inventory(&entries));
+    assert_eq!(heard, [(Kind::Inventory, inventory)]);
+    // No answer but to the question.
+    puppet.tell(PeerCommand::SendHeaders(vec![]));
+    assert_eq!(puppet.heard_kinds(), []);
+    assert_eq!(puppet.refused(Refusal::Backlog), 1);
+}
+
+#[test]
 fn requests_go_to_the_owner_one_by_one_and_late_answers_are_dropped() {
     let mut pair = Pair::greeted(Role::Stranger, Role::Stranger, true);
     let hash = |number: u8| bitcoin::BlockHash::from_byte_array([number; 32]);
@@ -140,11 +172,18 @@ fn a_block_is_announced_as_the_peer_prefers() {
     puppet.say(Kind::SendCompact, message::put_send_compact(true));
     puppet.tell(announce());
     assert_eq!(puppet.heard_kinds(), [Kind::CompactBlock]);
-    // Our own node always at once; but not what it told us itself.
-    let mut puppet = Puppet::greeted(Role::OurNode, 70_017);
-    puppet.say(Kind::SendCompact, message::put_send_compact(false));
-    puppet.tell(announce());
-    assert_eq!(puppet.heard_kinds(), [Kind::CompactBlock]);
+    // Our own node at once, if it is one that takes what it did not ask for; but not what it told us itself.
+    for (role, agent, kind) in [
+        (Role::OurNode, "/Satoshi:29.0.0/", Kind::CompactBlock),
+        (Role::OurNode, "/bcoin:v1.0.2/", Kind::Headers),
+        (Role::Stranger, "/Satoshi:29.0.0/", Kind::Headers),
+    ] {
+        let mut puppet = Puppet::greeted_as(role, 70_017, agent);
+        puppet.say(Kind::SendHeaders, vec![]);
+        puppet.say(Kind::SendCompact, message::put_send_compact(false));
+        puppet.tell(announce());
+        assert_eq!(puppet.heard_kinds(), [kind], "{role:?} {agent}");
+    }
     let mut puppet = Puppet::greeted(Role::OurNode, 70_017);
     puppet.say(Kind::Headers, message::put_headers(&[block.header]));
     puppet.tell(announce());
