@@ -330,7 +330,7 @@ impl World {
                 self.now = at;
                 self.happened += 1;
                 self.happen(what);
-                if self.happened % WATCH_EVERY == 0 {
+                if self.happened.is_multiple_of(WATCH_EVERY) {
                     watch(self);
                 }
             }

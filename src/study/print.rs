@@ -103,8 +103,8 @@ pub fn run_table(scenario: &Scenario, row: &Row, runs: &[Outcome]) -> String {
     let _ = writeln!(text, "\n{}", compare_table(std::slice::from_ref(row)));
     let _ = writeln!(
         text,
-        "{:>20} {:>12} {:>12} {:>12} {:>12} {:>12}  {}",
-        "seed", "half ms", "last ms", "whole", "happenings", "violations", "trace"
+        "{:>20} {:>12} {:>12} {:>12} {:>12} {:>12}  trace",
+        "seed", "half ms", "last ms", "whole", "happenings", "violations"
     );
     for run in runs.iter().take(LISTED_RUNS) {
         let times: Vec<f64> = run

@@ -31,7 +31,7 @@ fn server(serve: impl Fn(TcpStream) + Clone + Send + 'static) -> (SocketAddr, Re
 fn read_request(stream: &mut TcpStream) {
     let mut buffer = [0; 4_096];
     // What it says is of no interest here.
-    stream.read(&mut buffer).ok();
+    let _ = stream.read(&mut buffer);
 }
 
 /// Says something that is no JSON.
@@ -95,7 +95,8 @@ fn rpc_that_answers_garbage_or_without_end() {
         return;
     };
     let good = Bitcoind::start(&executable, &[]);
-    let faults: [(fn(TcpStream), &str); 2] = [(garble, "makes no sense"), (flood, "larger than")];
+    type Fault = fn(TcpStream);
+    let faults: [(Fault, &str); 2] = [(garble, "makes no sense"), (flood, "larger than")];
     for (fault, reason) in faults {
         let (address, times) = server(fault);
         let spec = format!("rpc={address},user=u,password=p,p2p=off,zmq=off");

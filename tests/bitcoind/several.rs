@@ -59,7 +59,7 @@ fn another_is_asked_when_one_fails_and_the_first_again_when_it_is_back() {
     assert_eq!(live(&relay), [true, false]);
     let hash = *first.mine(1).last().expect("it was mined");
     second.wait_for_block(hash);
-    relay.wait_for_tip(&json!(hash).as_str().expect("a text").to_owned());
+    relay.wait_for_tip(json!(hash).as_str().expect("a text"));
 }
 
 #[test]

@@ -11,13 +11,16 @@ use super::{swarm, transfer};
 /// gives a lower bound too, and in networks without a bottleneck the same.
 const EXACT_NODES: usize = 64;
 
+/// One direction of a link: from, to, one-way delay, rate in bytes per second if there is a limit.
+pub type Direction = (usize, usize, Duration, Option<u64>);
+
 /// Links and access rates, for bounds.
 #[derive(Clone, Debug, Default)]
 pub struct Network {
     /// How many nodes.
     pub nodes: usize,
-    /// One direction of a link each: from, to, one-way delay, rate in bytes per second if there is a limit.
-    pub links: Vec<(usize, usize, Duration, Option<u64>)>,
+    /// The directions of all links.
+    pub links: Vec<Direction>,
     /// What each node can send, bytes per second; empty: no limits.
     pub up: Vec<Option<u64>>,
     /// What each node can take, bytes per second; empty: no limits.
@@ -90,7 +93,7 @@ impl Network {
     fn flow(&self, source: usize, node: usize) -> f64 {
         let limit = |rate: Option<u64>| rate.map_or(UNLIMITED, |rate| rate as f64);
         if self.nodes > EXACT_NODES {
-            let sum = |of: &dyn Fn(&(usize, usize, Duration, Option<u64>)) -> bool| {
+            let sum = |of: &dyn Fn(&Direction) -> bool| {
                 self.links
                     .iter()
                     .filter(|link| of(link))

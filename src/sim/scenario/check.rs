@@ -145,7 +145,7 @@ impl Scenario {
             if topology.kind == Topology::SmallWorld && degree % 2 != 0 {
                 return fault("topology.degree", "give an even number in a small world");
             }
-            if topology.kind == Topology::Regular && degree * topology.nodes % 2 != 0 {
+            if topology.kind == Topology::Regular && !(degree * topology.nodes).is_multiple_of(2) {
                 return fault(
                     "topology.degree",
                     "nodes times degree must be even, since each link has two ends",

@@ -78,7 +78,7 @@ proptest! {
         ];
         let degree = match kinds[kind] {
             Topology::Regular => degree.max(3),
-            _ => (degree + 1) / 2 * 2,
+            _ => degree.div_ceil(2) * 2,
         };
         let plan = plan(kinds[kind], nodes, Some(degree), seed);
         prop_assert!(in_one_piece(nodes, &plan.edges), "{:?}", plan);
