@@ -1,8 +1,8 @@
 //! `blocktorrent sim`: the simulator with what it must not have itself: files, threads, a clock for progress, stdout.
 //!
-//! - [`source`]: scenarios by name or from files, and the blocks they name
-//! - [`runner`]: seeds in parallel, and progress on stderr
-//! - [`print`]: tables and comma-separated values
+//! - `source`: scenarios by name or from files, and the blocks they name
+//! - `runner`: seeds in parallel, and progress on stderr
+//! - `print`: tables and comma-separated values
 //!
 //! What it is not: a simulator. It decides nothing that a run depends on; [`crate::sim`] does, from scenario and seed.
 
