@@ -18,7 +18,7 @@ mod network;
 
 use std::time::Duration;
 
-pub use network::Network;
+pub use network::{LinkRate, Network};
 
 /// Bytes by which each transaction is named to a receiver that holds it, as in BIP152.
 pub const SHORT_ID_BYTES: u64 = 6;

@@ -54,7 +54,7 @@ pub struct BlockOutcome {
 /// What a block was to one node.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct NodeOutcome {
-    /// Whether it counts: it means no harm, did not hand the block in, and is not left crashed.
+    /// Whether it counts, as [`super::Trial::counting`] says.
     pub counts: bool,
     /// When it had the block whole and verified, from the block's submission; `None`: never.
     pub whole_ms: Option<f64>,

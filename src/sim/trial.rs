@@ -16,7 +16,9 @@ pub use mempools::{WILD, wild_missing_bytes};
 
 use super::limits::{self, Network};
 use super::link::LinkOptions;
-use super::scenario::{AdversaryKind, LinkChange, LinkSpec, Scenario, ScenarioError};
+use super::scenario::{
+    AdversaryKind, EventKind, EventSpec, LinkChange, LinkSpec, Scenario, ScenarioError,
+};
 use super::topology::Plan;
 use super::workload::Workload;
 
@@ -115,6 +117,37 @@ impl Trial {
     /// Whether node `node` means no harm.
     pub fn is_honest(&self, node: usize) -> bool {
         !self.adversaries.contains_key(&node)
+    }
+
+    /// Which nodes count for a block, by their number: those that mean no harm, did not hand it in, can be reached, are
+    /// not left crashed, and are measured.
+    pub fn counting(&self, block: &PlannedBlock) -> Vec<bool> {
+        let measure = &self.scenario.measure;
+        (0..self.plan.nodes)
+            .map(|node| {
+                let reached = block.bounds.get(node).is_some_and(Option::is_some);
+                let measured = measure.is_empty() || measure.contains(&node);
+                node != block.source
+                    && self.is_honest(node)
+                    && reached
+                    && measured
+                    && !self.is_left_crashed(node)
+            })
+            .collect()
+    }
+
+    /// Whether the last that befalls a node is a crash.
+    fn is_left_crashed(&self, node: usize) -> bool {
+        let events = self.scenario.event.iter();
+        let matters = |event: &&EventSpec| {
+            event.nodes.contains(&node)
+                && matches!(event.kind, EventKind::Crash | EventKind::Restart)
+        };
+        // Of two at the same time the later one in the file.
+        let last = events
+            .filter(matters)
+            .max_by(|one, other| one.at_ms.total_cmp(&other.at_ms));
+        last.is_some_and(|event| event.kind == EventKind::Crash)
     }
 
     /// The network as the limits see it. Adversaries are in it: what they carry may be true.

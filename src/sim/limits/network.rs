@@ -12,15 +12,15 @@ use super::{swarm, transfer};
 const EXACT_NODES: usize = 64;
 
 /// One direction of a link: from, to, one-way delay, rate in bytes per second if there is a limit.
-pub type Direction = (usize, usize, Duration, Option<u64>);
+pub type LinkRate = (usize, usize, Duration, Option<u64>);
 
 /// Links and access rates, for bounds.
 #[derive(Clone, Debug, Default)]
 pub struct Network {
     /// How many nodes.
     pub nodes: usize,
-    /// The directions of all links.
-    pub links: Vec<Direction>,
+    /// One direction of a link each.
+    pub links: Vec<LinkRate>,
     /// What each node can send, bytes per second; empty: no limits.
     pub up: Vec<Option<u64>>,
     /// What each node can take, bytes per second; empty: no limits.
@@ -93,15 +93,12 @@ impl Network {
     fn flow(&self, source: usize, node: usize) -> f64 {
         let limit = |rate: Option<u64>| rate.map_or(UNLIMITED, |rate| rate as f64);
         if self.nodes > EXACT_NODES {
-            let sum = |of: &dyn Fn(&Direction) -> bool| {
-                self.links
-                    .iter()
-                    .filter(|link| of(link))
-                    .map(|link| limit(link.3))
-                    .sum::<f64>()
+            let sum = |end: fn(&LinkRate) -> usize, at: usize| {
+                let links = self.links.iter().filter(|link| end(link) == at);
+                links.map(|link| limit(link.3)).sum::<f64>()
             };
-            let out = sum(&|link| link.0 == source).min(limit(self.sends(source)));
-            let within = sum(&|link| link.1 == node).min(limit(self.takes(node)));
+            let out = sum(|link| link.0, source).min(limit(self.sends(source)));
+            let within = sum(|link| link.1, node).min(limit(self.takes(node)));
             return out.min(within);
         }
         // What a node takes and what it sends have limits of their own: it is entered at `3 * node`, there at

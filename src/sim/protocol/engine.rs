@@ -45,7 +45,7 @@ impl Protocol for Blocktorrent {
         let counts: Vec<Vec<bool>> = trial
             .blocks
             .iter()
-            .map(|block| counting(trial, block))
+            .map(|block| trial.counting(block))
             .collect();
         let whole = |world: &World| whole(world, trial, &counts);
         let wanted = counts.iter().flatten().filter(|counts| **counts).count();
@@ -217,31 +217,6 @@ fn faults(trial: &Trial, event: &EventSpec) -> Vec<Fault> {
             befallen.into_iter().flat_map(three).collect()
         }
     }
-}
-
-/// Which nodes count for a block, by their number.
-fn counting(trial: &Trial, block: &PlannedBlock) -> Vec<bool> {
-    let left_crashed = |node: usize| {
-        let events = trial
-            .scenario
-            .event
-            .iter()
-            .filter(|event| event.nodes.contains(&node));
-        let mut last: Option<(f64, EventKind)> = None;
-        for event in events {
-            let matters = matches!(event.kind, EventKind::Crash | EventKind::Restart);
-            if matters && last.is_none_or(|(at, _)| event.at_ms >= at) {
-                last = Some((event.at_ms, event.kind));
-            }
-        }
-        last.is_some_and(|(_, kind)| kind == EventKind::Crash)
-    };
-    (0..trial.plan.nodes)
-        .map(|node| {
-            let reached = block.bounds.get(node).is_some_and(Option::is_some);
-            node != block.source && trial.is_honest(node) && reached && !left_crashed(node)
-        })
-        .collect()
 }
 
 /// How many pairs of node and block that count are whole.

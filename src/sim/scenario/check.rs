@@ -64,6 +64,7 @@ impl Scenario {
         }
         counted("runs", self.runs as usize, 1, MAX_RUNS as usize)?;
         self.check_topology()?;
+        self.known("measure", &self.measure)?;
         self.check_links()?;
         within("access.up_mbit", self.access.up_mbit, 0.0, 1e6)?;
         within("access.down_mbit", self.access.down_mbit, 0.0, 1e6)?;

@@ -16,6 +16,9 @@ pub struct Scenario {
     pub seed: u64,
     /// How often it is run, each time with the next seed; at least 1.
     pub runs: u32,
+    /// Nodes whose figures count, such as the far end of a line. Default: all.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub measure: Vec<usize>,
     /// Who is joined to whom.
     pub topology: TopologySpec,
     /// How every link behaves, from the lower number to the higher unless `back` says otherwise.
@@ -60,6 +63,7 @@ impl Default for Scenario {
             clock: ClockSpec::default(),
             event: Vec::new(),
             adversary: Vec::new(),
+            measure: Vec::new(),
             limit: LimitSpec::default(),
         }
     }
