@@ -182,7 +182,7 @@ impl Bitcoind {
     /// A call that must succeed.
     pub fn call(&self, method: &str, params: Value) -> Value {
         let result = self.rpc(method, params);
-        result.unwrap_or_else(|error| panic!("{method}: {error}"))
+        result.unwrap_or_else(|error| panic!("{method}: {error}\n{}", self.tail()))
     }
 
     /// Mines blocks to an output that anybody can spend, and says their hashes.

@@ -35,7 +35,9 @@ fn another_is_asked_when_one_fails_and_the_first_again_when_it_is_back() {
     assert_eq!(live(&relay), [true, false]);
     drop(miner);
     first.kill();
-    relay.log.wait("this Bitcoin node is asked from now on");
+    relay.wait_until("getblockchaininfo", |info| {
+        info["bitcoind"][1]["live"] == true
+    });
     assert_eq!(live(&relay), [false, true]);
     let nodes = relay.nodes();
     assert_eq!(nodes[0]["state"], "unreachable", "{nodes:?}");
@@ -53,9 +55,9 @@ fn another_is_asked_when_one_fails_and_the_first_again_when_it_is_back() {
     first.start_again();
     first.wait_for_block(missed);
     // It is trusted again once it has been there for half a minute.
-    relay
-        .log
-        .wait_for(2, "this Bitcoin node is asked from now on");
+    relay.wait_until("getblockchaininfo", |info| {
+        info["bitcoind"][0]["live"] == true
+    });
     assert_eq!(live(&relay), [true, false]);
     let hash = *first.mine(1).last().expect("it was mined");
     second.wait_for_block(hash);

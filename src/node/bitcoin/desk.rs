@@ -18,6 +18,7 @@ use super::find::{Finder, Found, Query};
 use super::follower::Follower;
 use super::ledger::{Ledger, NodeNumber, Via};
 use super::link::{Link, Listener, NodeReport};
+use super::orphans::Orphans;
 use super::peers::{PeerNumber, Peers};
 use super::status::NodeStatus;
 use crate::chain::bitcoind::answer::BlockchainInfo;
@@ -152,6 +153,8 @@ pub(super) struct Desk {
     pub follower: Follower,
     pub ledger: Ledger,
     pub fetches: Fetches,
+    /// Blocks that came before their headers.
+    pub orphans: Orphans,
     /// The search for peers.
     pub finder: Finder,
     /// The newest whole blocks, the last one newest.
@@ -177,6 +180,7 @@ impl Desk {
     async fn work(&mut self, inputs: &mut Inputs) {
         let mut tip = self.shared.book.watch_tip();
         let mut lacks = self.shared.book.watch_lacks();
+        let mut headers = self.shared.book.watch_news();
         let stop = self.shared.stop.clone();
         let mut stopped = std::pin::pin!(stop.stopped());
         loop {
@@ -210,7 +214,8 @@ impl Desk {
                     let tip = *tip.borrow_and_update();
                     self.on_tip(tip);
                 }
-                Ok(()) = lacks.changed() => self.lack_headers(),
+                Ok(()) = lacks.changed() => { self.lack_headers(); }
+                Ok(()) = headers.changed() => self.adopt_orphans(),
                 () = sleep => {}
             }
         }

@@ -12,13 +12,15 @@ use super::feed::is_below;
 use super::fetches::{Origin, Purpose};
 use super::ledger::{NodeNumber, Via};
 use super::link::Link;
+use super::orphans::Orphan;
 use super::peers::{Kind, PeerNumber};
+use crate::chain::HeaderRefusal;
 use crate::chain::Tip;
 use crate::chain::bitcoind::RpcError;
 use crate::chain::headers::RECENT;
 use crate::chain::p2p::{BlockForm, PeerCommand};
 use crate::node::engine::Command;
-use crate::relay::{HeaderRefusal, SubmitRefusal};
+use crate::relay::{self, SubmitRefusal};
 use crate::time::Time;
 
 /// How far below the tip blocks are held and served: what a node with NODE_NETWORK_LIMITED promises (BIP159).
@@ -233,6 +235,11 @@ impl Desk {
     pub fn take_block(&mut self, hash: BlockHash, block: Bytes, via: Via, origin: Origin) {
         let now = self.now();
         self.ledger.heard(hash, via, now);
+        if via.node().is_some() && self.lacks_parent(hash, &block, now) {
+            self.orphans.keep(hash, block, via, origin);
+            self.fetches.failed(&hash, origin);
+            return self.lack_parent(hash, via);
+        }
         if self.is_here(&hash) && !self.fetches.is_wanted(&hash) {
             return;
         }
@@ -269,6 +276,31 @@ impl Desk {
         }
     }
 
+    /// Whether a block's header can't be judged for lack of its parent. If it can, it is known from now on, and so is
+    /// the parent of the next block, whenever the engine comes to this one.
+    fn lacks_parent(&self, hash: BlockHash, block: &Bytes, now: Time) -> bool {
+        let book = &self.shared.book;
+        let header = block.first_chunk();
+        book.place(hash).is_none()
+            && header
+                .is_some_and(|header| book.submit(header, now) == Err(HeaderRefusal::UnknownParent))
+    }
+
+    /// Headers have come: blocks that were waiting for them are taken.
+    pub fn adopt_orphans(&mut self) {
+        let mut waiting = std::mem::take(&mut self.orphans);
+        while let Some(orphan) = waiting.take() {
+            let Orphan {
+                hash,
+                block,
+                via,
+                origin,
+            } = orphan;
+            // It is back among them, if its parent still is not known.
+            self.take_block(hash, block, via, origin);
+        }
+    }
+
     /// The engine has said what it makes of a block.
     pub fn on_offered(
         &mut self,
@@ -288,7 +320,7 @@ impl Desk {
                     self.satisfy(hash, &block, &purposes, now);
                 }
             }
-            Err(SubmitRefusal::Header(HeaderRefusal::UnknownParent)) => {
+            Err(SubmitRefusal::Header(relay::HeaderRefusal::UnknownParent)) => {
                 self.lack_parent(hash, via);
             }
             Err(refusal) => {
@@ -307,7 +339,7 @@ impl Desk {
     /// A block has come whose parent's header is not known.
     fn lack_parent(&mut self, hash: BlockHash, via: Via) {
         let rpc = self.links.iter().any(Link::rpc_is_up);
-        if self.ask_headers() || rpc {
+        if self.lack_headers() || rpc {
             tracing::debug!(%hash, %via, "the parent is not known; asking for headers");
         } else {
             tracing::warn!(

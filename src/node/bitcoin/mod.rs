@@ -10,7 +10,7 @@
 //! - `desk`: the one task that owns the state; what it does is split by subject:
 //!   `hear` (what peers say), `reports` (what nodes tell by RPC and ZMQ), `hold` (fetching what is missing),
 //!   `give` (blocks to the nodes), `serve` (answers to peers), `find` (peers found: the crawl's hands)
-//! - `ledger`, `fetches`, `feed`, `status`: its state, without I/O
+//! - `ledger`, `fetches`, `feed`, `orphans`, `status`: its state, without I/O
 //! - `link`: one node of the operator, and the tasks that listen to it; `dial`, `peers`: P2P connections
 //! - `open`: what the configuration says; `follower` and `transactions`: the mempools' way into the cache
 //!
@@ -29,6 +29,7 @@ mod hold;
 mod ledger;
 mod link;
 mod open;
+mod orphans;
 mod peers;
 mod reports;
 mod serve;
@@ -223,6 +224,7 @@ pub fn start(parts: Parts, specs: &[NodeSpec]) -> (BitcoinHandle, JoinHandle<()>
         peers: peers::Peers::default(),
         ledger: ledger::Ledger::default(),
         fetches: fetches::Fetches::default(),
+        orphans: orphans::Orphans::default(),
         finder,
         at_hand: std::collections::VecDeque::new(),
         transactions: Sink::start(parts.engine),

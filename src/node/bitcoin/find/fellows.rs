@@ -62,11 +62,11 @@ impl Fellows {
 }
 
 impl Desk {
-    /// The relay brings a block that can't be judged before the headers below it are here: they are asked of the nodes
-    /// and of fellows, who have them as a rule.
-    pub fn lack_headers(&mut self) {
-        self.ask_headers();
+    /// A block can't be judged before the headers below it are here: they are asked of the nodes and of fellows, who
+    /// have them as a rule. Whether anybody is asked, or is going to be.
+    pub fn lack_headers(&mut self) -> bool {
         self.finder.fellows.needed = Some(self.now());
+        self.ask_headers() || !self.doors().is_empty()
     }
 
     /// Dials fellow relays while there is need of them, and lets them go afterwards.
