@@ -97,7 +97,7 @@ impl Engine {
             Message::EstimateBandwidth(probe) => self.take_bandwidth_probe(slot, probe),
             Message::ProbeReport(report) => self.take_probe_report(slot, report),
             Message::OpenJob(open) => {
-                self.take_open_job(slot, open);
+                self.take_open_job(slot, open, via);
                 if self.headers_news {
                     self.retry_offers();
                 }

@@ -12,7 +12,7 @@ use rand::RngExt;
 
 use super::Engine;
 use super::event::{CompleteBlock, Event, HeaderRefusal, HeaderVerdict, Source};
-use super::inbound::leaves_below;
+use super::inbound::{Via, leaves_below};
 use super::job::{CHUNK_HEIGHT, Job, JobStart, Leaf, News};
 use super::outbound::open_message;
 use super::parts::Parts;

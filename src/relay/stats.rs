@@ -62,8 +62,9 @@ refusals! {
     UnknownParent = "unknown-parent", 0;
     /// A block that was found invalid before. Its relayers cannot know.
     InvalidBlock = "invalid-block", 0;
-    /// A header that lies too deep, or one more that cannot be judged than a peer may have kept.
-    HeaderContext = "header-context", 1;
+    /// A header that lies too deep, or one more that cannot be judged than a peer may have kept. Whoever is ahead of
+    /// us by a burst, or behind, or on another branch offers such in good faith.
+    HeaderContext = "header-context", 0;
     /// A transaction count or block size beyond the network's limits.
     Limits = "limits", 20;
     /// A transaction count that was proven false.

@@ -245,7 +245,9 @@ impl Desk {
         }
         let tip = self.shared.book.chain().height;
         let place = self.shared.book.place(hash);
-        let recent = place.is_none_or(|(height, _)| height.saturating_add(RECENT) > tip);
+        let within =
+            |depth: u32| place.is_none_or(|(height, _)| height.saturating_add(depth) > tip);
+        let recent = within(RECENT);
         if recent {
             let engine = &self.shared.engine;
             let asked = engine.begin(|reply| Command::SubmitBlock { block, reply });
@@ -261,7 +263,8 @@ impl Desk {
                     answer,
                 }
             });
-        } else if self.fetches.is_wanted(&hash) {
+        } else if self.fetches.is_wanted(&hash) || via.node().is_some() && within(SERVED_DEPTH) {
+            // Of a burst, or a branch that has won, each block is told once by ZMQ.
             self.spawn(async move {
                 let checked = tokio::task::spawn_blocking(move || {
                     super::serve::is_body_of_header(&block).then_some(block)

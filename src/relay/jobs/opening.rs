@@ -3,8 +3,8 @@
 use super::*;
 
 impl Engine {
-    /// OPEN_JOB of a peer.
-    pub(in crate::relay) fn take_open_job(&mut self, slot: u32, open: &OpenJob<'_>) {
+    /// OPEN_JOB of a peer, which came by a datagram or not.
+    pub(in crate::relay) fn take_open_job(&mut self, slot: u32, open: &OpenJob<'_>, via: Via) {
         let now = self.now;
         let hash = hash::sha256d(open.header);
         if self.take_known_id(slot, open, &hash) {
@@ -32,6 +32,11 @@ impl Engine {
         let theirs = session.their_jobs.values();
         let live = theirs.filter(|id| self.jobs.contains_key(id)).count();
         if live >= MAX_JOBS_PER_PEER {
+            if via != Via::Tcp {
+                // It may have overtaken the CLOSE_JOB that makes room for it; its copy does not (PRM-3).
+                self.refused.count(Refusal::TooManyJobs);
+                return;
+            }
             self.blame(slot, Refusal::TooManyJobs);
             self.close_at(slot, open.job, CloseReason::Resources);
             return;

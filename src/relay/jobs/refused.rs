@@ -6,6 +6,7 @@ use arrayvec::ArrayVec;
 
 use crate::merkle::Hash;
 use crate::relay::Engine;
+use crate::relay::inbound::Via;
 use crate::relay::stats::Refusal;
 use crate::time::Time;
 use crate::wire::{CloseReason, OpenJob};
@@ -160,7 +161,7 @@ impl Engine {
                     None => continue,
                 };
                 for offer in offers {
-                    self.take_open_job(slot, &offer.as_open());
+                    self.take_open_job(slot, &offer.as_open(), Via::Tcp);
                 }
             }
             if !self.headers_news {
