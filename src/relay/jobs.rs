@@ -1,5 +1,6 @@
 //! A job's life: opened, anchored, passed on, completed or given up; and what becomes of its news.
 
+pub(super) mod closed;
 mod news;
 mod opening;
 pub(super) mod refused;
@@ -26,6 +27,10 @@ use crate::wire::{CloseJob, CloseReason, JobRef, JobState, Kind, Message, OpenJo
 
 /// Jobs that one peer may have open with us at once: two blocks race now and then, eight never did.
 pub(super) const MAX_JOBS_PER_PEER: usize = 8;
+
+/// Jobs beyond these that are borne with until room is made: each of those that are open may have come in a datagram,
+/// earlier than the CLOSE_JOB that had to make room for it (PRM-3).
+const MAX_EARLY_JOBS: usize = MAX_JOBS_PER_PEER;
 
 /// Jobs that a peer takes from us if it does not say how many (SET_PARAMS key 7).
 const DEFAULT_MAX_JOBS: u16 = 8;

@@ -14,6 +14,7 @@ use bytes::{Bytes, BytesMut};
 
 use super::addresses::AddressTalk;
 use super::event::{Initiator, SessionId};
+use super::jobs::closed::ClosedIds;
 use super::jobs::refused::KeptOffers;
 use super::loss::{ReceiveLog, SendLog};
 use super::pacing::Pacer;
@@ -247,6 +248,10 @@ pub(crate) struct Session {
     pub their_jobs: BTreeMap<u16, u16>,
     /// Offers whose header cannot be judged yet.
     pub offers: KeptOffers,
+    /// Ids of jobs that the peer opened and closed.
+    pub closed_jobs: ClosedIds,
+    /// Jobs opened beyond those that it may have open, for which no room has been made since.
+    pub excess_jobs: usize,
     pub answers: VecDeque<Answer>,
     /// Control frames to send.
     pub control: BytesMut,
@@ -314,6 +319,8 @@ impl Session {
             chunks_delivered: 0,
             their_jobs: BTreeMap::new(),
             offers: KeptOffers::default(),
+            closed_jobs: ClosedIds::default(),
+            excess_jobs: 0,
             answers: VecDeque::new(),
             control: BytesMut::new(),
             addresses: AddressTalk::new(start.now),

@@ -103,7 +103,8 @@ fn reorganisations_of_one_and_of_ten_blocks_are_followed() {
     pair.settle();
     for relay in [&pair.first, &pair.second] {
         let peers = relay.call("getpeerinfo", json!([]));
-        assert_eq!(peers[0]["score"], 0, "{peers}");
+        let refused = &relay.call("getnetworkinfo", json!([]))["refused"];
+        assert_eq!(peers[0]["score"], 0, "{peers}\n{refused}");
     }
 }
 

@@ -9,7 +9,7 @@ use super::harness::{Bitcoind, executable};
 use super::relay::{Relay, Ways};
 
 /// Blocks of a burst: more than are relayed at once, kept at hand, or waiting for `submitblock`.
-const BURST: u32 = 24;
+const BURST: u32 = 40;
 /// The same in a full run: more than the time of a coinbase's maturity in a quarter of a second.
 const FULL_BURST: u32 = 105;
 
@@ -33,7 +33,7 @@ fn first_relay(a: &Bitcoind, ways: Ways) -> Relay {
 
 /// Mines single blocks and bursts at A, and waits for each at B.
 fn mine_and_wait(a: &Bitcoind, b: &Bitcoind, relays: &[&Relay], what: &str) {
-    for count in [1, burst()] {
+    for count in [1, burst(), 1, 7] {
         let hash = *a.mine(count).last().expect("it was mined");
         let tip = b.try_wait_for_block(hash);
         if tip == hash {

@@ -284,6 +284,42 @@ fn a_job_id_reused_and_a_thousand_jobs_end_the_session() {
 }
 
 #[test]
+fn datagrams_that_overtake_the_control_stream_cost_nothing() {
+    let mut rig = Rig::new(1, block(300));
+    let raw = rig.connect();
+    let headers = other_headers(&rig, 10);
+    let offer = |job: u16| {
+        let mut message = open(&headers[usize::from(job)], 300);
+        message.job = job;
+        Message::OpenJob(message)
+    };
+    let close = |id: u16| {
+        let job = JobRef::of_sender(id);
+        let reason = CloseReason::Done;
+        Message::CloseJob(CloseJob { job, reason })
+    };
+    for job in 0..8 {
+        rig.send(raw, &offer(job));
+    }
+    rig.run(MILLIS(50));
+    // One too many, whose CLOSE_JOB is still on its way.
+    rig.send_udp(raw, &frame(&offer(8)));
+    rig.run(MILLIS(50));
+    assert_eq!(rig.refused("too-many-jobs"), 1);
+    assert_eq!(rig.refused("unknown-job"), 0);
+    rig.send(raw, &close(0));
+    // The copy of what is closed by now comes late, and takes no place.
+    rig.send_udp(raw, &frame(&offer(0)));
+    rig.send(raw, &offer(8));
+    rig.run(MILLIS(50));
+    assert_eq!(rig.refused("too-many-jobs"), 1);
+    // Early ones have taken the room of those that come on the stream meanwhile.
+    rig.send(raw, &offer(9));
+    rig.run(MILLIS(50));
+    assert_eq!(rig.score(raw), 0);
+}
+
+#[test]
 fn reports_of_what_was_never_sent_end_the_session() {
     let mut rig = Rig::new(1, block(3));
     let raw = rig.connect();

@@ -191,9 +191,12 @@ impl Engine {
     pub(super) fn take_close_job(&mut self, slot: u32, close: &CloseJob) {
         if close.job.whose == Whose::Sender
             && let Some(session) = self.session_mut(slot)
-            && session.offers.forget(close.job.id)
         {
-            return;
+            session.closed_jobs.insert(close.job.id);
+            session.excess_jobs = session.excess_jobs.saturating_sub(1);
+            if session.offers.forget(close.job.id) {
+                return;
+            }
         }
         let Some(id) = self.resolve(slot, close.job) else {
             return;

@@ -7,12 +7,21 @@ impl Engine {
     pub(in crate::relay) fn take_open_job(&mut self, slot: u32, open: &OpenJob<'_>, via: Via) {
         let now = self.now;
         let hash = hash::sha256d(open.header);
+        let Some(session) = self.session_mut(slot) else {
+            return;
+        };
+        match via {
+            Via::Tcp => session.closed_jobs.forget(open.job),
+            Via::Udp(_) if session.closed_jobs.contains(open.job) => return,
+            Via::Udp(_) => {}
+        }
         if self.take_known_id(slot, open, &hash) {
             return;
         }
         let Some(session) = self.session(slot) else {
             return;
         };
+        let id = session.id;
         if open.count > self.config.max_transactions
             || open.block_bytes > self.config.max_block_bytes
         {
@@ -29,19 +38,23 @@ impl Engine {
             self.close_at(slot, open.job, CloseReason::Invalid);
             return;
         }
-        let theirs = session.their_jobs.values();
-        let live = theirs.filter(|id| self.jobs.contains_key(id)).count();
-        if live >= MAX_JOBS_PER_PEER {
-            if via != Via::Tcp {
-                // It may have overtaken the CLOSE_JOB that makes room for it; its copy does not (PRM-3).
-                self.refused.count(Refusal::TooManyJobs);
-                return;
-            }
+        let is_open = |id: &&u16| {
+            let entry = self.jobs.get(id);
+            let peer = entry.and_then(|entry| entry.peers.get(&slot));
+            peer.is_some_and(|peer| !peer.closed)
+        };
+        let open_jobs = session.their_jobs.values().filter(is_open).count();
+        if via != Via::Tcp && open_jobs >= MAX_JOBS_PER_PEER {
+            // It may have overtaken the CLOSE_JOB that makes room for it; its copy does not (PRM-3).
+            self.refused.count(Refusal::TooManyJobs);
+            return;
+        }
+        if open_jobs >= MAX_JOBS_PER_PEER && !self.may_be_early(slot) {
             self.blame(slot, Refusal::TooManyJobs);
             self.close_at(slot, open.job, CloseReason::Resources);
             return;
         }
-        let source = Source::Peer(session.id);
+        let source = Source::Peer(id);
         let Some(verdict) = self.judge_open(slot, open) else {
             return;
         };
@@ -69,6 +82,14 @@ impl Engine {
             }
             None => self.close_at(slot, open.job, CloseReason::Resources),
         }
+    }
+
+    /// Whether a job too many may be one whose room was taken by others that came early in datagrams.
+    fn may_be_early(&mut self, slot: u32) -> bool {
+        self.session_mut(slot).is_some_and(|session| {
+            session.excess_jobs += 1;
+            session.excess_jobs <= MAX_EARLY_JOBS
+        })
     }
 
     /// Deals with an OPEN_JOB whose id names a job already. Gives whether it does.
