@@ -97,6 +97,8 @@ pub struct WholeBlock {
     pub block: Arc<CompleteBlock>,
     /// From the first that was heard of it to now.
     pub elapsed: Duration,
+    /// Requests that the relay sent for it.
+    pub requests: u64,
     /// Whether it came from this side: RPC or a Bitcoin node.
     pub local: bool,
 }
@@ -436,6 +438,7 @@ impl Driver {
                 height,
                 whole,
                 elapsed,
+                requests,
                 local,
             } => {
                 self.outputs.blocks.push(block, whole.bytes.clone());
@@ -444,6 +447,7 @@ impl Driver {
                     height,
                     block: whole,
                     elapsed,
+                    requests,
                     local,
                 };
                 if self.outputs.whole.try_send(whole).is_err() {

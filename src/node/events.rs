@@ -111,6 +111,7 @@ pub enum News {
         bytes: usize,
         #[serde(rename = "elapsed_us", serialize_with = "as_microseconds")]
         elapsed: Duration,
+        requests: u64,
         local: bool,
     },
     /// A job was given up.
@@ -246,12 +247,14 @@ impl News {
                 height,
                 whole,
                 elapsed,
+                requests,
                 local,
             } => Self::Complete {
                 job: hash_text(block),
                 height: *height,
                 bytes: whole.bytes.len(),
                 elapsed: *elapsed,
+                requests: *requests,
                 local: *local,
             },
             Event::JobClosed { block, reason } => Self::Closed {
@@ -397,12 +400,15 @@ impl News {
                 height,
                 bytes,
                 elapsed,
+                requests,
                 local,
             } => {
-                let ms = elapsed.as_secs_f64() * 1e3;
+                let ms = elapsed.as_micros() as f64 / 1e3;
                 match local {
                     true => tracing::info!(block = job, height, bytes, "relaying our block"),
-                    false => tracing::info!(block = job, height, bytes, ms, "block is whole"),
+                    false => {
+                        tracing::info!(block = job, height, bytes, ms, requests, "block is whole")
+                    }
                 }
             }
             Self::Closed { job, reason } => {

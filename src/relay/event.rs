@@ -245,6 +245,8 @@ pub enum Event {
         whole: Arc<CompleteBlock>,
         /// From the first that was heard of it to now.
         elapsed: Duration,
+        /// Requests that were sent for it.
+        requests: u64,
         /// Whether it came through `submit_block`.
         local: bool,
     },

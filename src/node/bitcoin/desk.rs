@@ -284,7 +284,7 @@ impl Desk {
         let now = self.now();
         let hash = whole.hash;
         if !whole.local {
-            self.ledger.heard(hash, Via::Relay, now);
+            self.ledger.heard(hash, Via::Relay, now - whole.elapsed);
         }
         let record = self.ledger.record(hash);
         if record.heard.is_empty() {
@@ -298,6 +298,7 @@ impl Desk {
         record.height = Some(whole.height);
         record.bytes = whole.block.bytes.len();
         record.transactions = (whole.block.transactions.len(), whole.block.lacked.len());
+        record.requests = whole.requests;
         record.whole.get_or_insert((via, now));
         if self.at_hand.len() >= MAX_AT_HAND {
             self.at_hand.pop_front();

@@ -121,6 +121,8 @@ pub struct Record {
     pub heard: Vec<(Via, Time)>,
     /// When it was whole here, and by which way.
     pub whole: Option<(Via, Time)>,
+    /// Requests that the relay sent for it.
+    pub requests: u64,
     /// Its size, bytes.
     pub bytes: usize,
     /// Its transactions, and how many of them were not in the cache.
@@ -150,9 +152,10 @@ impl Record {
             let (all, lacked) = self.transactions;
             let _ = write!(
                 line,
-                ", whole by {via} after {:.1} ms, {} bytes, {lacked} of {all} transactions not in the cache",
+                ", whole by {via} after {:.1} ms, {} bytes, {lacked} of {all} transactions not in the cache, {} requests",
                 ms(time),
-                self.bytes
+                self.bytes,
+                self.requests
             );
         }
         for (via, time) in self.heard.iter().skip(1) {
@@ -204,13 +207,14 @@ impl Ledger {
         self.records.get(hash)
     }
 
-    /// A block was heard of. Whether that is the first time.
-    pub fn heard(&mut self, hash: BlockHash, via: Via, now: Time) -> bool {
+    /// A block was heard of at a time, of which may be told later. Whether that is the first time.
+    pub fn heard(&mut self, hash: BlockHash, via: Via, time: Time) -> bool {
         let record = self.record(hash);
         let first = record.heard.is_empty();
         let known = record.heard.iter().any(|(known, _)| *known == via);
         if !known && record.heard.len() < MAX_HEARD {
-            record.heard.push((via, now));
+            let place = record.heard.partition_point(|(_, known)| *known <= time);
+            record.heard.insert(place, (via, time));
         }
         if let Some(node) = via.node() {
             record.given.entry(node).or_default().has = true;

@@ -138,6 +138,7 @@ impl Engine {
                     height: entry.job.height,
                     whole: Arc::new(whole),
                     elapsed: now.since(entry.job.opened),
+                    requests: entry.requests_sent,
                     local: entry.job.local,
                 });
                 entry.parts = Parts::default();
