@@ -31,6 +31,7 @@ pub mod outcome;
 pub mod plot;
 pub mod protocol;
 pub mod queue;
+pub mod rivals;
 pub mod scenario;
 pub mod standard;
 pub mod tap;

@@ -1,0 +1,3 @@
+//! What users would pick instead, in the same world.
+
+pub mod tcp;
