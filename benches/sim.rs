@@ -2,9 +2,10 @@
 //!
 //! `cargo bench --bench sim`. A happening is a datagram or segment that arrives, an engine that is woken, or the like;
 //! the engines' own work is in it, and is most of it. `hop` is the smallest world, `swarm` has a hundred nodes with
-//! eight links each, `warm` is a swarm whose nodes have the transactions already.
+//! eight links each, `warm` is a swarm whose nodes have the transactions already; the last two are rivals in `swarm`.
 
-use blocktorrent::sim::protocol::{Blocktorrent, Protocol as _};
+use blocktorrent::sim::protocol::{Blocktorrent, Protocol};
+use blocktorrent::sim::rivals::{BIP152_HIGH_BANDWIDTH, FIBRE_TRUSTED};
 use blocktorrent::sim::{Outcome, Scenario, Trial};
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 
@@ -28,8 +29,8 @@ fn trial(text: &str) -> Trial {
     Trial::new(&scenario, 1, None).expect("a trial")
 }
 
-fn run(trial: &Trial) -> Outcome {
-    let outcome = Blocktorrent.run(trial, &mut |_| {});
+fn run(protocol: &dyn Protocol, trial: &Trial) -> Outcome {
+    let outcome = protocol.run(trial, &mut |_| {});
     assert!(outcome.is_complete());
     outcome
 }
@@ -40,8 +41,15 @@ fn worlds(criterion: &mut Criterion) {
     let warm = format!("{SWARM}\n[mempool]\noverlap = 1");
     for (name, text) in [("hop", HOP), ("swarm", SWARM), ("warm", &warm)] {
         let trial = trial(text);
-        group.throughput(Throughput::Elements(run(&trial).happenings));
-        group.bench_function(name, |bencher| bencher.iter(|| run(&trial)));
+        group.throughput(Throughput::Elements(run(&Blocktorrent, &trial).happenings));
+        group.bench_function(name, |bencher| bencher.iter(|| run(&Blocktorrent, &trial)));
+    }
+    let rivals: [&dyn Protocol; 2] = [&BIP152_HIGH_BANDWIDTH, &FIBRE_TRUSTED];
+    let trial = trial(SWARM);
+    for rival in rivals {
+        let name = format!("swarm-{}", rival.name());
+        group.throughput(Throughput::Elements(run(rival, &trial).happenings));
+        group.bench_function(name, |bencher| bencher.iter(|| run(rival, &trial)));
     }
     group.finish();
 }

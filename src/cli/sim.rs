@@ -89,7 +89,7 @@ pub struct CompareOptions {
     /// Standard scenarios or TOML files [default: every standard scenario of at most 20 nodes]
     #[arg(value_name = "SCENARIO|FILE")]
     pub scenarios: Vec<String>,
-    /// Only this protocol; may be given many times [default: all]
+    /// Only this protocol; may be given many times [default: all but those over CUBIC]
     #[arg(long, value_name = "NAME")]
     pub protocol: Vec<String>,
     /// Set a key of every scenario to another value, as in link.loss=0.05; may be given many times

@@ -181,6 +181,37 @@ impl Link {
         Ok(arrivals.into_iter().map(whole).collect())
     }
 
+    /// Sends a packet of a stream of `length` bytes, headers included: when it arrives. One that is corrupted is lost, as
+    /// its checksum shows; a second copy would change nothing.
+    ///
+    /// # Errors
+    ///
+    /// Why it does not arrive.
+    pub(super) fn packet(
+        &mut self,
+        now: Time,
+        length: usize,
+        random: &mut StdRng,
+    ) -> Result<Time, Drop> {
+        if !self.up {
+            return Err(Drop::Closed);
+        }
+        let left = self.occupy(now, length, true).ok_or(Drop::Overflow)?;
+        let happens =
+            |share: f64, random: &mut StdRng| share > 0.0 && random.random_bool(share.min(1.0));
+        if self.loses(random) || happens(self.options.corrupt, random) {
+            return Err(Drop::Lost);
+        }
+        let mut at = left + self.options.delay;
+        if happens(self.options.reorder, random) {
+            at = at + self.options.reorder_by;
+        }
+        if !self.options.jitter.is_zero() {
+            at = at + self.options.jitter.mul_f64(random.random::<f64>());
+        }
+        Ok(at)
+    }
+
     /// Sends a segment of a stream of `length` bytes, headers included: when it arrives, and whether it was lost before
     /// it did. A stream loses nothing for good; who asks adds the time of its recovery.
     pub(super) fn segment(

@@ -10,6 +10,7 @@ pub use engine::{Blocktorrent, world_of};
 use std::time::Duration;
 
 use super::outcome::Outcome;
+use super::rivals;
 use super::trial::Trial;
 
 /// A protocol that blocks are relayed by.
@@ -39,9 +40,28 @@ pub struct Progress {
 }
 
 /// Every protocol, this project's first.
-pub const ALL: &[&dyn Protocol] = &[&Blocktorrent];
+pub const ALL: &[&dyn Protocol] = &[
+    &Blocktorrent,
+    &rivals::BIP152_HIGH_BANDWIDTH,
+    &rivals::BIP152_LOW_BANDWIDTH,
+    &rivals::WHOLE_BLOCKS,
+    &rivals::FIBRE_TRUSTED,
+    &rivals::FIBRE_UNTRUSTED,
+];
+
+/// Protocols that are only run where they are named: those over TCP with the congestion control that is worse for them.
+pub const OTHERS: &[&dyn Protocol] = &[
+    &rivals::OVER_CUBIC[0],
+    &rivals::OVER_CUBIC[1],
+    &rivals::OVER_CUBIC[2],
+];
+
+/// All of them, those that are compared first.
+pub fn every() -> impl Iterator<Item = &'static dyn Protocol> {
+    ALL.iter().chain(OTHERS).copied()
+}
 
 /// The protocol of that name.
 pub fn named(name: &str) -> Option<&'static dyn Protocol> {
-    ALL.iter().copied().find(|protocol| protocol.name() == name)
+    every().find(|protocol| protocol.name() == name)
 }

@@ -61,15 +61,15 @@ fn list(as_json: bool) -> anyhow::Result<ExitCode> {
                 })
             })
             .collect();
-        let protocols: Vec<_> = protocol::ALL
-            .iter()
+        let protocols: Vec<_> = protocol::every()
             .map(|protocol| json!({ "protocol": protocol.name(), "about": protocol.about() }))
             .collect();
         let all = json!({ "scenarios": scenarios, "protocols": protocols });
         print(&format!("{all:#}\n"))?;
         return Ok(ExitCode::SUCCESS);
     }
-    print(&print::list(&scenarios, protocol::ALL))?;
+    let protocols: Vec<_> = protocol::every().collect();
+    print(&print::list(&scenarios, &protocols))?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -81,10 +81,7 @@ fn material(study: &Study, runs: &Runs) -> anyhow::Result<Material> {
 }
 
 fn protocol_named(name: &str) -> anyhow::Result<&'static dyn Protocol> {
-    let names: Vec<&str> = protocol::ALL
-        .iter()
-        .map(|protocol| protocol.name())
-        .collect();
+    let names: Vec<&str> = protocol::every().map(Protocol::name).collect();
     protocol::named(name).with_context(|| {
         senseless(format!(
             "no protocol is called {name:?}; give one of {}",
