@@ -535,7 +535,8 @@ impl Desk {
             self.finder.discouraged.note(peer.remote.ip(), now);
         }
         if peer.kind == Kind::Relay {
-            self.finder.fellows.closed(peer.remote, now);
+            let met = peer.info.is_some();
+            self.finder.fellows.closed(peer.remote, met, now);
         }
         self.finder.reports.forget(number);
     }

@@ -10,6 +10,7 @@ impl Engine {
         let Some(session) = self.session_mut(slot) else {
             return;
         };
+        let source = Source::Peer(session.id);
         match via {
             Via::Tcp => session.closed_jobs.forget(open.job),
             Via::Udp(_) if session.closed_jobs.contains(open.job) => return,
@@ -18,10 +19,6 @@ impl Engine {
         if self.take_known_id(slot, open, &hash) {
             return;
         }
-        let Some(session) = self.session(slot) else {
-            return;
-        };
-        let id = session.id;
         if open.count > self.config.max_transactions
             || open.block_bytes > self.config.max_block_bytes
         {
@@ -38,23 +35,9 @@ impl Engine {
             self.close_at(slot, open.job, CloseReason::Invalid);
             return;
         }
-        let is_open = |id: &&u16| {
-            let entry = self.jobs.get(id);
-            let peer = entry.and_then(|entry| entry.peers.get(&slot));
-            peer.is_some_and(|peer| !peer.closed)
-        };
-        let open_jobs = session.their_jobs.values().filter(is_open).count();
-        if via != Via::Tcp && open_jobs >= MAX_JOBS_PER_PEER {
-            // It may have overtaken the CLOSE_JOB that makes room for it; its copy does not (PRM-3).
-            self.refused.count(Refusal::TooManyJobs);
+        if !self.may_open_another(slot, open, via) {
             return;
         }
-        if open_jobs >= MAX_JOBS_PER_PEER && !self.may_be_early(slot) {
-            self.blame(slot, Refusal::TooManyJobs);
-            self.close_at(slot, open.job, CloseReason::Resources);
-            return;
-        }
-        let source = Source::Peer(id);
         let Some(verdict) = self.judge_open(slot, open) else {
             return;
         };
@@ -82,6 +65,30 @@ impl Engine {
             }
             None => self.close_at(slot, open.job, CloseReason::Resources),
         }
+    }
+
+    /// Whether a peer may open one more job. If not, that is answered, or passed over.
+    fn may_open_another(&mut self, slot: u32, open: &OpenJob<'_>, via: Via) -> bool {
+        let Some(session) = self.session(slot) else {
+            return false;
+        };
+        let is_open = |id: &&u16| {
+            let entry = self.jobs.get(id);
+            let peer = entry.and_then(|entry| entry.peers.get(&slot));
+            peer.is_some_and(|peer| !peer.closed)
+        };
+        let open_jobs = session.their_jobs.values().filter(is_open).count();
+        if via != Via::Tcp && open_jobs >= MAX_JOBS_PER_PEER {
+            // It may have overtaken the CLOSE_JOB that makes room for it; its copy does not (PRM-3).
+            self.refused.count(Refusal::TooManyJobs);
+            return false;
+        }
+        if open_jobs >= MAX_JOBS_PER_PEER && !self.may_be_early(slot) {
+            self.blame(slot, Refusal::TooManyJobs);
+            self.close_at(slot, open.job, CloseReason::Resources);
+            return false;
+        }
+        true
     }
 
     /// Whether a job too many may be one whose room was taken by others that came early in datagrams.

@@ -17,8 +17,10 @@ use crate::time::Time;
 ///
 /// Reason: one may lack the block as well, or be slow; each is asked to send megabytes.
 const MAX_FELLOWS: usize = 3;
-/// A fellow whose connection has ended is not dialled again sooner.
+/// A fellow with whom no connection came about is not dialled again sooner.
 const PAUSE: Duration = Duration::from_secs(30);
+/// One whose connection has ended, as it does with the session, may be needed in the next one.
+const PAUSE_MET: Duration = Duration::from_secs(1);
 /// A connection that nothing was wanted of for so long ends.
 const IDLE_TIME: Duration = Duration::from_secs(60);
 
@@ -35,11 +37,12 @@ pub struct Fellows {
 }
 
 impl Fellows {
-    /// A connection has ended.
-    pub fn closed(&mut self, remote: SocketAddr, now: Time) {
+    /// A connection has ended, after a handshake or without.
+    pub fn closed(&mut self, remote: SocketAddr, met: bool, now: Time) {
         self.open.remove(&remote);
         self.resting.retain(|_, until| *until > now);
-        self.resting.insert(remote, now + PAUSE);
+        let pause = if met { PAUSE_MET } else { PAUSE };
+        self.resting.insert(remote, now + pause);
     }
 
     /// Whom to dial next of those at `doors`; if there is somebody only later, that becomes the deadline.
@@ -145,10 +148,14 @@ mod tests {
         assert_eq!(fellows.next(&doors, at(0)), Some(a));
         fellows.open.insert(a);
         assert_eq!(fellows.next(&doors, at(0)), Some(b));
-        fellows.closed(a, at(0));
+        fellows.closed(a, false, at(0));
         fellows.open.insert(b);
         assert_eq!(fellows.next(&doors, at(29)), None);
         assert_eq!(fellows.deadline(), Some(at(30)));
         assert_eq!(fellows.next(&doors, at(30)), Some(a));
+        fellows.open.insert(a);
+        fellows.closed(b, true, at(30));
+        assert_eq!(fellows.next(&doors, at(30)), None);
+        assert_eq!(fellows.next(&doors, at(31)), Some(b));
     }
 }
