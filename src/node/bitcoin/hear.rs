@@ -208,6 +208,7 @@ impl Desk {
         let connects = batch.refusal != Some(HeaderRefusal::UnknownParent);
         let peer = self.peers.get_mut(number).filter(|_| connects);
         let asked = peer.and_then(|peer| peer.take_asked(now));
+        let answers = asked.is_some();
         match batch.refusal {
             None => {
                 self.peers.send(number, PeerCommand::HeadersConnected(true));
@@ -239,9 +240,10 @@ impl Desk {
             self.ask_headers_of(number);
         } else if matches!(kind, Kind::Node(_))
             || (matches!(kind, Kind::Relay | Kind::Gossip)
-                && batch.fresh > 0
+                && (batch.fresh > 0 || answers)
                 && self.links.is_empty())
         {
+            // An answer with nothing new says so as well: the headers may have come by another connection.
             self.chain_is_current();
         }
         if batch.fresh > 0 {
