@@ -54,7 +54,7 @@ def memory(options, folder, running):
     running.append(node)
     miner = Miner(node, options.seed)
     print("preparing coins", file=sys.stderr)
-    miner.prepare(options.mempool + two_bitcoinds.FAN_OUT)
+    miner.prepare(options.mempool * 5 // 4 + two_bitcoinds.FAN_OUT)
     print(f"filling the mempool with {options.mempool} transactions", file=sys.stderr)
     miner.fill(options.mempool)
     info = node.call("getmempoolinfo")
@@ -87,7 +87,7 @@ def blocks(options, folder, running):
     running.append(second)
     relays, tips = (first, second), [Tip(a), Tip(b)]
     miner = Miner(a, options.seed)
-    miner.prepare(options.transactions * 2 + two_bitcoinds.FAN_OUT)
+    miner.prepare(options.blocks * options.transactions * 5 // 4 + two_bitcoinds.FAN_OUT)
     if tips[1].wait(a.call("getbestblockhash")) is None:
         raise SystemExit("B does not follow A while coins are prepared")
     used, known = ([], []), set()

@@ -35,6 +35,8 @@ MATURITY = 100
 """Blocks before a coinbase can be spent."""
 FAN_OUT = 2_000
 """Outputs of one transaction that makes coins small."""
+LEAST_COIN = 60_000
+"""Satoshis of a coin that is spent once more: enough for the fee and 21 outputs above the dust limit."""
 SCRIPT = b"\x51"
 """OP_TRUE: anybody can spend, so that no keys are needed."""
 PROGRAM = b"\x00\x20" + hashlib.sha256(SCRIPT).digest()
@@ -261,7 +263,7 @@ class Miner:
             outputs.append((share, PROGRAM))
             raw, txid = transaction([coin[:2] for coin in inputs], outputs)
             self.bitcoind.call("sendrawtransaction", raw.hex(), 0)
-            if share > 20_000:
+            if share > LEAST_COIN:
                 self.coins.append((txid, others, share))
 
 
@@ -337,7 +339,7 @@ def run(options, folder, running):
     tips = [Tip(a), Tip(b)]
     miner = Miner(a, options.seed)
     print("preparing coins", file=sys.stderr)
-    miner.prepare(options.transactions * 2 + FAN_OUT)
+    miner.prepare(options.blocks * options.transactions * 5 // 4 + FAN_OUT)
     if tips[1].wait(a.call("getbestblockhash")) is None:
         raise SystemExit("B does not follow A while coins are prepared")
     results = []
