@@ -188,14 +188,6 @@ impl BlockStore {
         self.index().by_hash.contains_key(hash)
     }
 
-    /// The block that came last.
-    pub fn newest(&self) -> Option<Hash> {
-        self.index()
-            .by_age
-            .last_key_value()
-            .map(|(_, (hash, _))| *hash)
-    }
-
     /// The headers of the blocks kept, the oldest first. What can't be read is left out.
     pub fn headers(&self) -> Vec<[u8; HEADER]> {
         let kept: Vec<(u64, Hash)> = self
@@ -390,10 +382,7 @@ mod tests {
         let store = BlockStore::open(root.path(), 10_000).unwrap();
         let bytes_of_header: [u8; HEADER] = bytes[..HEADER].try_into().unwrap();
         assert_eq!(store.get(&hash).unwrap(), Some(bytes));
-        assert_eq!(
-            (store.len(), store.bytes(), store.newest()),
-            (1, 500, Some(hash))
-        );
+        assert_eq!((store.len(), store.bytes()), (1, 500));
         assert_eq!(store.headers(), [bytes_of_header]);
     }
 

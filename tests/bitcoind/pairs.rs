@@ -69,8 +69,8 @@ fn blocks_full_of_transactions_reach_the_other_node() {
         assert_eq!(count, transactions as u64 + 1);
     }
     // Nothing was in B's mempool: every transaction came by the relay. A's relay has told no node of a block twice.
-    let line = pair.second.log.wait("first by relay, whole by relay");
-    assert!(line.contains("to bitcoind 0:"), "{line}");
+    let line = pair.second.log.wait("to bitcoind 0:");
+    assert!(line.contains("first by relay, whole by relay"), "{line}");
     assert_eq!(pair.second.nodes()[0]["submitted"]["failed"], 0);
 }
 

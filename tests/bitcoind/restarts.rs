@@ -27,6 +27,10 @@ fn both_are_killed_while_blocks_are_mined_and_go_on_where_they_were() {
         pair.settle();
         pair.a.mine(10);
         let mined = pair.a.tip();
+        // What its relay has not heard of either is lost with it.
+        let height = pair.a.call("getblockcount", json!([]));
+        pair.first
+            .wait_until("getblockchaininfo", |info| info["blocks"] == height);
         pair.a.kill();
         pair.a.start_again();
         pair.first.wait_until("getblockchaininfo", |info| {

@@ -130,7 +130,7 @@ impl Desk {
         }
         self.is_status_stale = true;
         if let Verdict::Invalid(reason) = &verdict {
-            tracing::error!(%hash, node, reason, "the Bitcoin node calls a block invalid; it is served no longer");
+            tracing::error!(%hash, node, reason, "the Bitcoin node calls a block invalid; it is served no longer (the log of that node says more)");
             self.at_hand.retain(|whole| whole.hash != hash);
             self.shared.kept.forget(hash.to_byte_array());
             self.reject_in_engine(hash);

@@ -16,9 +16,13 @@ use crate::config::{PeerAddress, Role};
 use crate::net::dial::KeepError;
 use crate::node::bitcoin::Query;
 use crate::node::engine::{Command, Hash, PeerName};
+use crate::node::headers::ChainView;
 use crate::node::store::Put;
 use crate::relay::{self, Initiator, JobSnapshot, PeerSnapshot, Source, SubmitRefusal};
 use crate::time::Time;
+
+/// How far below the tip the newest block that is kept is looked for: as far as blocks are served (BIP159).
+const SEARCHED_BLOCKS: u32 = 288;
 
 pub(super) type Outcome = Result<Value, RpcError>;
 
@@ -125,20 +129,31 @@ impl Context {
         })
     }
 
+    /// Height of the newest block of the active chain that is kept, among the last [`SEARCHED_BLOCKS`].
+    async fn newest_kept(&self, chain: &ChainView) -> Result<Option<u32>, RpcError> {
+        let lowest = chain.height.saturating_sub(SEARCHED_BLOCKS);
+        if self.store.len() == 0 {
+            return Ok(None);
+        }
+        for height in (lowest.max(chain.start_height)..=chain.height).rev() {
+            let hash = self
+                .engine
+                .ask(|reply| Command::HashAt { height, reply })
+                .await?;
+            if hash.is_some_and(|hash| self.store.contains(&hash)) {
+                return Ok(Some(height));
+            }
+        }
+        Ok(None)
+    }
+
     async fn get_blockchain_info(&self) -> Outcome {
         let chain = self.engine.ask(Command::Chain).await?;
-        let newest = match self.store.newest() {
-            None => None,
-            Some(hash) => {
-                self.engine
-                    .ask(|reply| Command::Header { hash, reply })
-                    .await?
-            }
-        };
+        let blocks = self.newest_kept(&chain).await?;
         let target = bitcoin::Target::from_compact(chain.bits);
         Ok(json!({
             "chain": self.network.name(),
-            "blocks": newest.map_or(chain.start_height, |newest| newest.height),
+            "blocks": blocks.unwrap_or(chain.start_height),
             "headers": chain.height,
             "bestblockhash": hash_text(&chain.hash),
             "bits": format!("{:08x}", chain.bits.to_consensus()),
