@@ -50,6 +50,14 @@ pub trait Actor: Send {
     fn poll_transmit(&mut self, now: Time, buffer: &mut [u8]) -> Option<Outgoing>;
     /// When it wants to be woken.
     fn poll_deadline(&self) -> Option<(Time, WakeReason)>;
+    /// The Bitcoin node beside it refuses a block that it gave out whole.
+    fn reject_block(&mut self, _now: Time, _block: [u8; 32]) {}
+    /// Whether it stands at the wires around it, and sees the datagrams of its neighbours.
+    fn overhears(&self) -> bool {
+        false
+    }
+    /// A datagram between two of its neighbours, as it left.
+    fn handle_overheard(&mut self, _from: SocketAddr, _to: SocketAddr, _datagram: &[u8]) {}
     /// The engine that it is, for snapshots.
     fn engine(&self) -> Option<&Engine> {
         None
@@ -114,6 +122,10 @@ impl Actor for Engine {
 
     fn poll_deadline(&self) -> Option<(Time, WakeReason)> {
         Self::poll_deadline(self)
+    }
+
+    fn reject_block(&mut self, now: Time, block: [u8; 32]) {
+        Self::reject_block(self, now, block, "refused by the Bitcoin node");
     }
 
     fn engine(&self) -> Option<&Engine> {

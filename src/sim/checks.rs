@@ -4,7 +4,10 @@
 //! - A block that a node gives out is, byte for byte, one that was submitted somewhere.
 //! - Nobody honest is blamed by anybody honest, whatever the network does to datagrams.
 //! - An engine that is asked when to be woken does not say "now" for ever.
-//! - Sessions and jobs stay within their bounds.
+//! - Sessions, jobs and whatever waits stay within their bounds.
+//! - Every hash and transaction that an honest node passes on is the block's ([`passage`]).
+
+pub mod passage;
 
 use std::fmt;
 
@@ -49,8 +52,10 @@ pub enum Broken {
     EndlessTransmit,
     /// A datagram to an address where there is nobody.
     UnknownAddress,
-    /// More sessions or jobs than the configuration or the protocol allows.
+    /// More sessions, jobs, or whatever else is bounded, than the configuration or the protocol allows.
     TooMany(&'static str, usize),
+    /// An honest node passed on what is not the block's.
+    PassedOn(&'static str),
 }
 
 impl fmt::Display for Violation {

@@ -21,6 +21,7 @@
 //! ```
 
 mod actor;
+pub mod adversary;
 pub mod chain;
 pub mod checks;
 pub mod control;
@@ -37,6 +38,7 @@ pub mod standard;
 pub mod tap;
 pub mod topology;
 pub mod trial;
+pub mod truth;
 pub mod workload;
 mod world;
 

@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use bitcoin::block::Header;
+use bitcoin::{CompactTarget, Target};
 use bitcoin::consensus::encode;
 use bytes::Bytes;
 
 use super::outcome::PieceSource;
 use super::queue::RateQueue;
 use super::trial::Access;
+use super::workload::WORK;
 use super::{Actor, NodeId};
 use crate::relay::{
     Engine, EngineConfig, Event, HeaderJudge, HeaderRefusal, HeaderVerdict, SessionId,
@@ -17,9 +19,12 @@ use crate::relay::{
 use crate::time::Time;
 
 /// UDP port of every node.
-const DATA_PORT: u16 = 18_433;
+pub(super) const DATA_PORT: u16 = 18_433;
 /// Port that every node takes control connections on.
 const CONTROL_PORT: u16 = 18_432;
+
+/// The network that all nodes say they are of.
+pub(super) const NETWORK: u32 = 0xdab5_bffa;
 
 /// What a node is made of.
 #[derive(Clone, Debug)]
@@ -33,7 +38,7 @@ impl Default for NodeOptions {
     fn default() -> Self {
         Self {
             config: EngineConfig {
-                network_magic: 0xdab5_bffa,
+                network_magic: NETWORK,
                 max_block_bytes: 4_000_000,
                 max_transactions: 16_666,
                 udp_port: DATA_PORT,
@@ -90,7 +95,8 @@ pub struct Traffic {
     pub proven: bool,
 }
 
-/// Accepts whatever header shows the work that it claims, as a block above the tip.
+/// Accepts whatever header shows the work of this world's blocks, or of a real network's, as a block above the tip. Of
+/// its parent it asks as much, or that there is none: a parent whose hash shows no work is not known to anyone.
 #[derive(Debug, Default)]
 struct WorkJudge;
 
@@ -98,6 +104,13 @@ impl HeaderJudge for WorkJudge {
     fn accept(&mut self, header: &[u8; 80], _now: Time) -> Result<HeaderVerdict, HeaderRefusal> {
         let header: Header =
             encode::deserialize(header).map_err(|_| HeaderRefusal::Invalid("no header"))?;
+        let least = Target::from_compact(CompactTarget::from_consensus(WORK));
+        if !least.is_met_by(header.prev_blockhash) {
+            return Err(HeaderRefusal::UnknownParent);
+        }
+        if header.target() > least {
+            return Err(HeaderRefusal::Invalid("bad-diffbits"));
+        }
         header
             .validate_pow(header.target())
             .map_err(|_| HeaderRefusal::Invalid("high-hash"))?;

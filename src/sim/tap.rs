@@ -1,4 +1,5 @@
-//! What nodes say on the wire, read from outside the engine: which requests for data, and for which block.
+//! What nodes say on the wire, read from outside the engine: which requests for data, and for which block; and, where
+//! that is asked for, whether what honest nodes pass on is true.
 //!
 //! Frames are not encrypted, so that a tap on the wire sees what the receiver sees. A request names its job by the number
 //! that one of the two gave it; the OPEN_JOB of whoever did tells which block that is.
@@ -6,6 +7,8 @@
 use std::collections::BTreeMap;
 
 use super::NodeId;
+use super::checks::Broken;
+use super::checks::passage::{Passage, Side};
 use crate::merkle::hash;
 use crate::wire::datagram::Frames;
 use crate::wire::{
@@ -34,6 +37,10 @@ impl Said {
 #[derive(Debug, Default)]
 pub struct Tap {
     said: Vec<Said>,
+    /// Compares what honest nodes pass on, if that is asked for.
+    pub passage: Option<Passage>,
+    /// What was wrong with what was passed on, to be taken by the world.
+    pub broken: Vec<Broken>,
 }
 
 impl Tap {
@@ -43,24 +50,39 @@ impl Tap {
     }
 
     /// Reads a datagram that is on its way.
-    pub fn datagram(&mut self, from: NodeId, to: NodeId, datagram: &[u8]) {
+    pub fn datagram(&mut self, from: NodeId, to: NodeId, datagram: &[u8], is_honest: bool) {
         let end = datagram.len().saturating_sub(MAC_LEN);
         let frames = datagram.get(DATAGRAM_HEADER_LEN..end).unwrap_or_default();
+        let sides = match &self.passage {
+            Some(passage) => passage.senders(to, datagram),
+            None => Vec::new(),
+        };
         for (kind, body) in Frames::new(frames).map_while(Result::ok) {
+            self.compare(from, &sides, (kind, body), is_honest);
             self.frame(from, to, kind, body);
+        }
+    }
+
+    fn compare(&mut self, from: NodeId, sides: &[Side], frame: (u8, &[u8]), is_honest: bool) {
+        if let Some(passage) = &mut self.passage
+            && let Err(broken) = passage.take(from, sides, frame, is_honest)
+        {
+            self.broken.push(broken);
         }
     }
 
     /// Reads bytes of a control connection that are on their way.
     pub fn control(
         &mut self,
-        from: NodeId,
-        to: NodeId,
+        (from, to): (NodeId, NodeId),
+        side: Side,
         decoder: &mut ControlDecoder,
         bytes: &[u8],
+        is_honest: bool,
     ) {
         let mut input = bytes;
         while let Ok(Some((kind, body))) = decoder.read(&mut input) {
+            self.compare(from, &[side], (kind, &body), is_honest);
             self.frame(from, to, kind, &body);
         }
     }

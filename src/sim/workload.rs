@@ -13,7 +13,12 @@ use bytes::Bytes;
 use rand::rngs::StdRng;
 use rand::{Rng, RngExt, SeedableRng};
 
+use crate::merkle::Hash;
 use crate::wire::compact_size_len;
+
+/// The work that blocks of a simulated world show, as a header's target has it: one hash in 4,096 does. Enough that a
+/// header which an adversary alters is worth nothing, and mined within a millisecond.
+pub const WORK: u32 = 0x1f0f_ffff;
 
 /// What a block shall look like.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,6 +98,27 @@ impl Workload {
         let others: usize = self.transactions.iter().map(Bytes::len).sum();
         let count = compact_size_len(self.transactions.len() as u64 + 1);
         (self.block.len() - 80 - count - others) as u64
+    }
+
+    /// The block with a commitment to other witnesses in its coinbase, worked anew, serialized.
+    pub fn with_false_commitment(&self) -> Bytes {
+        let mut block: Block = encode::deserialize(&self.block).expect("it was made as one");
+        let output = block
+            .txdata
+            .first_mut()
+            .and_then(|coinbase| coinbase.output.last_mut());
+        if let Some(output) = output {
+            let mut script = output.script_pubkey.to_bytes();
+            if let Some(byte) = script.last_mut() {
+                *byte ^= 1;
+            }
+            output.script_pubkey = ScriptBuf::from_bytes(script);
+        }
+        if let Some(root) = block.compute_merkle_root() {
+            block.header.merkle_root = root;
+        }
+        work(&mut block.header);
+        encode::serialize(&block).into()
     }
 
     /// An existing block, serialized. `None` if it is none.
@@ -187,7 +213,7 @@ fn mine(transactions: Vec<Transaction>, with_commitment: bool) -> Block {
             prev_blockhash: BlockHash::all_zeros(),
             merkle_root: TxMerkleNode::all_zeros(),
             time: 1_700_000_000,
-            bits: CompactTarget::from_consensus(0x207f_ffff),
+            bits: CompactTarget::from_consensus(WORK),
             nonce: 0,
         },
         txdata: transactions,
@@ -207,10 +233,22 @@ fn mine(transactions: Vec<Transaction>, with_commitment: bool) -> Block {
     if let Some(root) = block.compute_merkle_root() {
         block.header.merkle_root = root;
     }
-    while block.header.validate_pow(block.header.target()).is_err() {
-        block.header.nonce += 1;
-    }
+    work(&mut block.header);
     block
+}
+
+fn work(header: &mut Header) {
+    while header.validate_pow(header.target()).is_err() {
+        header.nonce += 1;
+    }
+}
+
+/// A header with another merkle root, worked anew; `None` if it is none.
+pub fn worked(header: &[u8; 80], root: Hash) -> Option<[u8; 80]> {
+    let mut header: Header = encode::deserialize(header).ok()?;
+    header.merkle_root = TxMerkleNode::from_byte_array(root);
+    work(&mut header);
+    encode::serialize(&header).try_into().ok()
 }
 
 #[cfg(test)]

@@ -18,12 +18,14 @@ pub use faults::Fault;
 use self::agenda::{Agenda, What};
 use self::connections::Connection;
 use super::Actor;
+use super::adversary::Forged;
 use super::checks::{Broken, Violation};
 use super::link::{Link, LinkOptions};
 use super::node::{ChunkNote, Completion, Node, NodeOptions, Traffic, data_address};
 use super::tap::{Said, Tap};
 use super::topology::Topology;
 use super::trial::Access;
+use super::truth::Truth;
 use super::workload::Workload;
 use crate::relay::{Engine, Event};
 use crate::time::Time;
@@ -52,6 +54,10 @@ pub struct World {
     connections: Vec<Connection>,
     groups: u32,
     submitted: BTreeMap<[u8; 32], Bytes>,
+    /// Blocks that a relay cannot tell from good ones, and a Bitcoin node refuses.
+    refused: BTreeMap<[u8; 32], Bytes>,
+    /// Nodes that overhear others.
+    listeners: Vec<NodeId>,
     violations: Vec<Violation>,
     tap: Tap,
     trace: u64,
@@ -75,6 +81,8 @@ impl World {
             connections: Vec::new(),
             groups: 0,
             submitted: BTreeMap::new(),
+            refused: BTreeMap::new(),
+            listeners: Vec::new(),
             violations: Vec::new(),
             tap: Tap::default(),
             trace: 0xcbf2_9ce4_8422_2325,
@@ -124,11 +132,41 @@ impl World {
 
     /// Adds a node at which someone else stands, who counts as dishonest.
     pub fn add_actor(&mut self, actor: Box<dyn Actor>) -> NodeId {
+        let node = self.nodes.len();
+        if actor.overhears() {
+            self.listeners.push(node);
+        }
         self.nodes.push(Node::of_actor(actor));
-        self.nodes.len() - 1
+        node
     }
 
-    fn draw_seed(&mut self) -> [u8; 32] {
+    /// From now on compares what honest nodes pass on with the blocks that are handed in.
+    pub fn compare_passage(&mut self) {
+        let passage = self.tap.passage.get_or_insert_default();
+        for block in self.submitted.values() {
+            if let Some(truth) = Truth::of(block) {
+                passage.expect(truth, true);
+            }
+        }
+    }
+
+    /// Frames with data that were compared with the blocks; 0 unless that was asked for.
+    pub fn compared(&self) -> u64 {
+        self.tap.passage.as_ref().map_or(0, |passage| passage.compared)
+    }
+
+    /// Makes a forged block known to those who judge.
+    pub fn expect_forged(&mut self, forged: &Forged) {
+        if let Some(passage) = &mut self.tap.passage {
+            passage.expect(forged.truth.clone(), forged.may_be_passed_on());
+        }
+        if forged.may_be_whole() {
+            self.refused.insert(forged.truth.hash, forged.block.clone());
+        }
+    }
+
+    /// Draws a seed for someone who is to stand at a node.
+    pub fn draw_seed(&mut self) -> [u8; 32] {
         let mut seed = [0; 32];
         self.random.fill_bytes(&mut seed);
         seed
@@ -190,6 +228,11 @@ impl World {
     /// Submits a block at a node, `after` from now.
     pub fn submit(&mut self, node: NodeId, workload: &Workload, after: Duration) {
         self.submitted.insert(workload.hash, workload.block.clone());
+        if let Some(passage) = &mut self.tap.passage
+            && let Some(truth) = Truth::of(&workload.block)
+        {
+            passage.expect(truth, true);
+        }
         let block = workload.block.clone();
         self.schedule(self.now + after, What::Submit { node, block });
     }

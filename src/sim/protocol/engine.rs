@@ -1,8 +1,10 @@
 //! The engine itself, in a world that a trial describes.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use super::super::node::NodeOptions;
+use super::super::adversary::{Casting, Forged, IDENTITIES};
+use super::super::node::{NodeOptions, data_address};
 use super::super::outcome::{BlockOutcome, NodeOutcome, NodeTraffic, Outcome, Piece};
 use super::super::scenario::{AdversaryKind, EventKind, EventSpec};
 use super::super::trial::{PlannedBlock, Trial, millis};
@@ -88,8 +90,15 @@ impl Protocol for Blocktorrent {
 /// of the first block.
 pub fn world_of(trial: &Trial) -> World {
     let mut world = World::new(trial.seed);
-    for node in 0..trial.plan.nodes {
-        world.add_node(options(trial, node));
+    if !trial.adversaries.is_empty() {
+        world.compare_passage();
+    }
+    let neighbours = trial.plan.neighbours();
+    for (node, neighbours) in neighbours.iter().enumerate() {
+        match trial.adversaries.get(&node) {
+            Some(&kind) => add_adversary(&mut world, trial, kind, neighbours),
+            None => world.add_node(options(trial, node)),
+        };
         if let Some(&access) = trial.access.get(node) {
             world.set_access(node, access);
         }
@@ -98,7 +107,9 @@ pub fn world_of(trial: &Trial) -> World {
     for (&(low, high), [forth, back]) in trial.plan.edges.iter().zip(&trial.links) {
         world.link(low, high, forth.clone());
         world.link(high, low, back.clone());
-        world.dial(high, low);
+        for _ in 0..connections(trial, low, high) {
+            world.dial(high, low);
+        }
     }
     fill_mempools(trial, &mut world);
     let settle = millis(trial.scenario.limit.settle_ms);
@@ -149,11 +160,42 @@ fn options(trial: &Trial, node: usize) -> NodeOptions {
     config.max_block_bytes = config.max_block_bytes.max(largest.unwrap_or(0) as u32);
     config.max_transactions = config.max_transactions.max(most.unwrap_or(0) as u32 + 1);
     config.max_mempool_bytes = config.max_mempool_bytes.max(2 * all);
-    config.lie = matches!(
-        trial.adversaries.get(&node),
-        Some(AdversaryKind::AltersTransactions)
-    );
     options
+}
+
+/// Puts whoever means harm at the next node.
+fn add_adversary(
+    world: &mut World,
+    trial: &Trial,
+    kind: AdversaryKind,
+    neighbours: &[usize],
+) -> usize {
+    let node = world.node_count();
+    let seed = world.draw_seed();
+    let forged = (kind == AdversaryKind::InvalidBlock)
+        .then(|| Forged::new(trial.seed ^ node as u64))
+        .flatten();
+    if let Some(forged) = &forged {
+        world.expect_forged(forged);
+    }
+    let casting = Casting {
+        kind,
+        seed,
+        options: options(trial, node),
+        neighbours: neighbours.iter().copied().map(data_address).collect(),
+        everyone: (0..trial.plan.nodes).map(data_address).collect(),
+        forged: forged.map(Arc::new),
+    };
+    world.add_actor(casting.actor(world.now()))
+}
+
+/// How many control connections an edge of the plan has.
+fn connections(trial: &Trial, low: usize, high: usize) -> usize {
+    let many = |node| trial.adversaries.get(&node) == Some(&AdversaryKind::ManyIdentities);
+    match many(low) != many(high) {
+        true => IDENTITIES,
+        false => 1,
+    }
 }
 
 fn fill_mempools(trial: &Trial, world: &mut World) {

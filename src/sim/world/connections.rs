@@ -106,8 +106,10 @@ impl World {
         let Some(held) = self.connections.get_mut(connection) else {
             return;
         };
-        held.open = false;
         let session = held.sessions.get_mut(side).and_then(Option::take);
+        if std::mem::replace(&mut held.open, false) {
+            self.schedule(self.now + REDIAL, What::Redial { connection });
+        }
         let Some(own) = self.end(connection, side) else {
             return;
         };
@@ -137,6 +139,7 @@ impl World {
         }
         self.send_control(connection, side);
         let mut at = self.now + self.delay(node, peer);
+        self.schedule(self.now + REDIAL, What::Redial { connection });
         if let Some(held) = self.connections.get_mut(connection) {
             held.open = false;
             if let Some(place) = held.sessions.get_mut(side) {
@@ -151,7 +154,7 @@ impl World {
     }
 
     /// Ends the first control connection between two nodes, as if the network had cut it; who had dialled it dials
-    /// again after a second.
+    /// again after a second, as after any end.
     pub fn cut(&mut self, one: NodeId, other: NodeId) {
         let found = self.connections.iter().position(|connection| {
             connection.open
@@ -161,7 +164,6 @@ impl World {
             for side in 0..2 {
                 self.schedule(self.now, What::Closed { connection, side });
             }
-            self.schedule(self.now + REDIAL, What::Redial { connection });
         }
     }
 

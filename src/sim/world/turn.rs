@@ -8,7 +8,7 @@ use super::super::NodeId;
 use super::super::actor::Outgoing;
 use super::super::checks::Broken;
 use super::super::link::UDP_OVERHEAD;
-use super::super::node::{ChunkNote, Completion, node_at};
+use super::super::node::{ChunkNote, Completion, data_address, node_at};
 use super::super::outcome::PieceSource;
 use super::{What, World};
 use crate::relay::{Event, Refusal, Source, WakeReason};
@@ -152,6 +152,21 @@ impl World {
 
     /// A node gives out a block: it must be one that was submitted.
     fn take_block(&mut self, node: NodeId, block: &[u8; 32], bytes: &Bytes, local: bool) {
+        if self
+            .refused
+            .get(block)
+            .is_some_and(|refused| refused == bytes)
+        {
+            // As good as any to a relay; the Bitcoin node beside it knows better.
+            let now = self.now;
+            if let Some(held) = self.nodes.get_mut(node) {
+                let local = held.local(now);
+                if let Some(actor) = &mut held.actor {
+                    actor.reject_block(local, *block);
+                }
+            }
+            return;
+        }
         let submitted = self
             .submitted
             .get(block)
@@ -240,7 +255,9 @@ impl World {
                 match bytes {
                     Some(bytes) => {
                         peer.traffic.tcp_out += bytes.len() as u64;
-                        self.tap.control(from, to, decoder, &bytes);
+                        let honest = !node.liar;
+                        self.tap
+                            .control((from, to), (connection, side), decoder, &bytes, honest);
                         flow.push(bytes);
                     }
                     None => *ready = false,
@@ -256,6 +273,7 @@ impl World {
                 None => break,
             }
         }
+        self.note_broken(from);
         let side = 1 - side;
         for (at, bytes) in arrivals {
             let segment = What::Control {
@@ -295,7 +313,10 @@ impl World {
     fn send_datagram(&mut self, from: NodeId, to: NodeId, outgoing: &Outgoing, bytes: &[u8]) {
         let now = self.now;
         let passes = self.passes(from, to);
-        self.tap.datagram(from, to, bytes);
+        let is_honest = self.nodes.get(from).is_some_and(|node| !node.liar);
+        self.tap.datagram(from, to, bytes, is_honest);
+        self.note_broken(from);
+        self.overhear(from, to, bytes);
         let Some(node) = self.nodes.get_mut(from) else {
             return;
         };
@@ -348,6 +369,33 @@ impl World {
             }
             let from = claimed;
             self.schedule(arrival.at, What::Datagram { to, from, bytes });
+        }
+    }
+
+    /// Takes what the tap found wrong with what a node passed on.
+    fn note_broken(&mut self, from: NodeId) {
+        for broken in std::mem::take(&mut self.tap.broken) {
+            self.violate(from, broken);
+        }
+    }
+
+    /// Lets those who stand at the wires around two nodes see what passes between them.
+    fn overhear(&mut self, from: NodeId, to: NodeId, bytes: &[u8]) {
+        for at in 0..self.listeners.len() {
+            let Some(&listener) = self.listeners.get(at) else {
+                return;
+            };
+            let Some(node) = self.nodes.get_mut(listener) else {
+                continue;
+            };
+            let near = |peer: NodeId| node.peers.get(&peer).is_some_and(|peer| peer.link.is_some());
+            if listener != from
+                && near(from)
+                && near(to)
+                && let Some(actor) = &mut node.actor
+            {
+                actor.handle_overheard(data_address(from), data_address(to), bytes);
+            }
         }
     }
 
