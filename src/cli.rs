@@ -15,7 +15,9 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use self::help::{CLI_HELP, DEMO_HELP, NODE_HELP};
 pub use self::sample::{Defaults, sample_config};
 use self::sim::SIM_HELP;
-pub use self::sim::{CompareOptions, PlotOptions, RunOptions, Runs, SimCommand, SimOptions, Study};
+pub use self::sim::{
+    CompareOptions, PlotOptions, RunOptions, Runs, SimCommand, SimOptions, Study, SwarmOptions,
+};
 use crate::config::{NetworkName, Options};
 
 /// Characters of a complaint that are shown: some lines of a terminal, more than any that makes sense has.

@@ -30,6 +30,8 @@ pub enum SimCommand {
     Compare(CompareOptions),
     /// Run a scenario once and draw how the block spreads
     Plot(PlotOptions),
+    /// Run swarms whose faults and adversaries come from their seeds, and demand safety and liveness of each
+    Swarm(SwarmOptions),
 }
 
 /// One scenario, perhaps with changes.
@@ -124,6 +126,46 @@ pub struct PlotOptions {
     pub quiet: bool,
 }
 
+/// `blocktorrent sim swarm`.
+#[derive(Args, Clone, Debug)]
+pub struct SwarmOptions {
+    /// The seeds, the second one not included; or one seed
+    #[arg(long, value_name = "A..B", value_parser = range)]
+    pub seeds: (u64, u64),
+    /// Swarms at the same time [default: one for each processor]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=1024))]
+    pub threads: Option<u16>,
+    /// Print JSON
+    #[arg(long)]
+    pub json: bool,
+    /// Print the scenarios as TOML instead of running them
+    #[arg(long, conflicts_with = "json")]
+    pub show: bool,
+    /// Say nothing of progress
+    #[arg(long)]
+    pub quiet: bool,
+}
+
+/// Swarms of one command line: days of them.
+const MAX_SWARMS: u64 = 10_000_000;
+
+fn range(text: &str) -> Result<(u64, u64), String> {
+    let advice = || "give two numbers as in 0..1000, the smaller one first, or one".to_owned();
+    let number = |text: &str| text.trim().parse::<u64>().map_err(|_| advice());
+    let (from, to) = match text.split_once("..") {
+        Some((from, to)) => (number(from)?, number(to)?),
+        None => {
+            let seed = number(text)?;
+            (seed, seed.checked_add(1).ok_or_else(advice)?)
+        }
+    };
+    match from < to {
+        false => Err(advice()),
+        true if to - from > MAX_SWARMS => Err(format!("give at most {MAX_SWARMS} seeds at a time")),
+        true => Ok((from, to)),
+    }
+}
+
 fn pair(text: &str) -> Result<(String, String), String> {
     match text.split_once('=') {
         Some((key, value)) if !key.trim().is_empty() => {
@@ -143,6 +185,8 @@ Examples:
   blocktorrent sim run warm-99-loss-1
   blocktorrent sim run cold-loss-5 --set link.delay_ms=100 --set block.bytes=4000000 --json
   blocktorrent sim compare warm-100-loss-1 cold-loss-1 --runs 20
+  blocktorrent sim run liars-flood
+  blocktorrent sim swarm --seeds 0..1000
   blocktorrent sim plot swarm-100-cold -o swarm.svg
   blocktorrent sim plot swarm-100-cold --node last -o last.svg
   blocktorrent sim show cold-loss-1 > mine.toml   # then edit, and: blocktorrent sim run mine.toml

@@ -268,6 +268,15 @@ impl Job {
         matches!(self.anchor.commitment, Some(Some(_)))
     }
 
+    /// Bytes that are held without proof of the peer of which most are.
+    pub fn most_unproven(&self) -> usize {
+        let peers = self
+            .held_bytes
+            .iter()
+            .filter(|(source, _)| matches!(source, Source::Peer(_)));
+        peers.map(|(_, bytes)| *bytes).max().unwrap_or(0) as usize
+    }
+
     /// Whether the block is whole.
     pub fn is_complete(&self) -> bool {
         self.completed.is_some()

@@ -135,6 +135,11 @@ impl<T> SendLog<T> {
         self.handed_out
     }
 
+    /// How many datagrams are logged.
+    pub(crate) fn logged(&self) -> usize {
+        self.entries.len()
+    }
+
     /// Whether another datagram can be logged without giving up the oldest one.
     pub(crate) fn has_room(&self) -> bool {
         self.entries.len() < MAX_LOGGED

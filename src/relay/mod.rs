@@ -23,6 +23,7 @@
 //! - `jobs`: a job's life, and what becomes of its news
 //! - `commands`, `compact`: what the node itself and the Bitcoin node beside it hand in
 //! - `addresses`: what peers tell of other nodes
+//! - `snapshot`, `held`: the engine's state as plain data
 
 mod addresses;
 mod assemble;
@@ -31,6 +32,7 @@ mod compact;
 mod event;
 mod filter;
 mod handshake;
+mod held;
 mod inbound;
 mod job;
 mod jobs;
@@ -49,6 +51,7 @@ mod stats;
 
 pub use compact::{CompactAnswer, CompactBlock};
 pub use event::*;
+pub use held::Held;
 pub use stats::{MAX_SCORE, Refusal, RefusalCounts};
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};

@@ -60,6 +60,12 @@ impl Parts {
         }
     }
 
+    /// Bytes of the peer that has most under way.
+    pub fn most_bytes(&self) -> usize {
+        let bytes = self.totals.values().map(|total| total.bytes);
+        bytes.max().unwrap_or(0)
+    }
+
     fn insert(&mut self, key: (u32, u32), part: Part) {
         let total = self.totals.entry(key.1).or_default();
         total.bytes += part.bytes.len();

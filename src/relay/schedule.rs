@@ -147,6 +147,11 @@ impl Asks {
         }
     }
 
+    /// How many requests for hashes are under way.
+    pub fn hash_asks(&self) -> usize {
+        self.hashes.len()
+    }
+
     /// When the schedule wants to look again although nothing has come.
     pub fn deadline(&self) -> Option<Time> {
         self.next_review

@@ -4,9 +4,10 @@
 //! - A block that a node gives out is, byte for byte, one that was submitted somewhere.
 //! - Nobody honest is blamed by anybody honest, whatever the network does to datagrams.
 //! - An engine that is asked when to be woken does not say "now" for ever.
-//! - Sessions, jobs and whatever waits stay within their bounds.
+//! - Sessions, jobs and whatever waits stay within their bounds ([`bounds`]).
 //! - Every hash and transaction that an honest node passes on is the block's ([`passage`]).
 
+pub mod bounds;
 pub mod passage;
 
 use std::fmt;

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use bitcoin::block::Header;
-use bitcoin::{CompactTarget, Target};
 use bitcoin::consensus::encode;
+use bitcoin::{CompactTarget, Target};
 use bytes::Bytes;
 
 use super::outcome::PieceSource;
@@ -168,6 +168,8 @@ pub(super) struct Node {
     /// Sessions by their ids: connection and peer.
     pub sessions: BTreeMap<SessionId, (usize, NodeId)>,
     pub wakes_at: Option<Time>,
+    /// How often it was drained.
+    pub turns: u64,
 }
 
 impl Node {
@@ -188,6 +190,7 @@ impl Node {
             peers: BTreeMap::new(),
             sessions: BTreeMap::new(),
             wakes_at: None,
+            turns: 0,
         }
     }
 

@@ -5,7 +5,7 @@
 
 mod engine;
 
-pub use engine::{Blocktorrent, world_of};
+pub use engine::{Blocktorrent, connections, judged_world_of, world_of};
 
 use std::time::Duration;
 

@@ -152,7 +152,10 @@ impl World {
 
     /// Frames with data that were compared with the blocks; 0 unless that was asked for.
     pub fn compared(&self) -> u64 {
-        self.tap.passage.as_ref().map_or(0, |passage| passage.compared)
+        self.tap
+            .passage
+            .as_ref()
+            .map_or(0, |passage| passage.compared)
     }
 
     /// Makes a forged block known to those who judge.

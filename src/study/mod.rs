@@ -2,6 +2,7 @@
 //!
 //! - `source`: scenarios by name or from files, and the blocks they name
 //! - `runner`: seeds in parallel, and progress on stderr
+//! - `swarm`: swarms in parallel
 //! - `print`: tables and comma-separated values
 //!
 //! What it is not: a simulator. It decides nothing that a run depends on; [`crate::sim`] does, from scenario and seed.
@@ -9,6 +10,7 @@
 mod print;
 mod runner;
 mod source;
+mod swarm;
 
 use std::process::ExitCode;
 
@@ -44,6 +46,7 @@ pub fn sim(options: &SimOptions) -> anyhow::Result<ExitCode> {
         SimCommand::Run(options) => run(options),
         SimCommand::Compare(options) => compare(options),
         SimCommand::Plot(options) => draw(options),
+        SimCommand::Swarm(options) => swarm::swarm(options),
     }
 }
 

@@ -31,7 +31,17 @@ impl Progress {
         }
     }
 
-    fn tell(&self, line: impl FnOnce() -> String) {
+    /// Says a line that stays.
+    pub fn note(&self, line: &str) {
+        if self.speaks {
+            self.clear();
+            // That nobody reads there is no failure.
+            let _ = writeln!(std::io::stderr(), "{line}");
+        }
+    }
+
+    /// Says how far it is, unless that was said just now.
+    pub fn tell(&self, line: impl FnOnce() -> String) {
         // Whoever tells at this moment tells for all.
         let Ok(mut last) = self.last.try_lock() else {
             return;

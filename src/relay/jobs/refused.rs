@@ -28,6 +28,11 @@ impl InvalidBlocks {
         self.0.contains(hash)
     }
 
+    /// How many are remembered.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
     fn insert(&mut self, hash: Hash) {
         if self.contains(&hash) {
             return;
@@ -87,6 +92,11 @@ impl KeptOffer {
 pub(in crate::relay) struct KeptOffers(ArrayVec<KeptOffer, MAX_KEPT_OFFERS>);
 
 impl KeptOffers {
+    /// How many wait.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
     /// Forgets the offer that the peer made under this id. Gives whether there was one.
     pub fn forget(&mut self, job: u16) -> bool {
         let before = self.0.len();

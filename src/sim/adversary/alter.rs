@@ -13,11 +13,7 @@ use crate::wire::{
 };
 
 /// The frame that goes out instead of this one; `None` leaves it as it is.
-pub fn altered(
-    kind: AdversaryKind,
-    frame: (u8, &[u8]),
-    random: &mut StdRng,
-) -> Option<Vec<u8>> {
+pub fn altered(kind: AdversaryKind, frame: (u8, &[u8]), random: &mut StdRng) -> Option<Vec<u8>> {
     let message = Message::decode(frame.0, frame.1).ok()??;
     match (kind, message) {
         (AdversaryKind::AltersHashes, Message::Hashes(hashes)) => false_hashes(&hashes, random),

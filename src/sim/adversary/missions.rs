@@ -190,7 +190,11 @@ fn replay(talker: &mut Talker) {
         };
         let any = talker
             .neighbours
-            .get(talker.random.random_range(0..talker.neighbours.len().max(1)))
+            .get(
+                talker
+                    .random
+                    .random_range(0..talker.neighbours.len().max(1)),
+            )
             .copied()
             .unwrap_or(to);
         let (to, from) = match talker.random.random_range(0..4) {
@@ -212,10 +216,7 @@ fn spoof(talker: &mut Talker) {
         talker.said += 1;
         let random = &mut talker.random;
         let (near, all) = (talker.neighbours.len(), talker.everyone.len());
-        let to: Option<SocketAddr> = talker
-            .neighbours
-            .get(random.random_range(0..near))
-            .copied();
+        let to: Option<SocketAddr> = talker.neighbours.get(random.random_range(0..near)).copied();
         let name = talker.everyone.get(random.random_range(0..all)).copied();
         let (Some(to), Some(name)) = (to, name) else {
             return;

@@ -197,9 +197,11 @@ fn about_job(kind: MessageType, facts: &Facts<'_>, random: &mut StdRng) -> Vec<u
             frame_of(&Message::GetTxs(GetTxs { job, nodes }))
         }),
         MessageType::GetHashes => {
-            let (tree, short) =
-                [(Tree::Txid, false), (Tree::Witness, false), (Tree::Witness, true)]
-                    [random.random_range(0..3)];
+            let (tree, short) = [
+                (Tree::Txid, false),
+                (Tree::Witness, false),
+                (Tree::Witness, true),
+            ][random.random_range(0..3)];
             let around = random.random_range(0..=depth.min(MAX_LEVEL));
             with_workout(count, None, random, |nodes| {
                 frame_of(&Message::GetHashes(GetHashes {
@@ -214,7 +216,11 @@ fn about_job(kind: MessageType, facts: &Facts<'_>, random: &mut StdRng) -> Vec<u
         _ => {
             let kinds = [Kind::TxidHashes, Kind::WitnessHashes, Kind::Transactions];
             let of = kinds[random.random_range(0..3)];
-            let reasons = [MissingReason::Block, MissingReason::Nodes, MissingReason::Throttled];
+            let reasons = [
+                MissingReason::Block,
+                MissingReason::Nodes,
+                MissingReason::Throttled,
+            ];
             let reason = reasons[random.random_range(0..3)];
             let request = [MessageType::GetHashes, MessageType::GetTxs][random.random_range(0..2)];
             with_workout(count, None, random, |nodes| {

@@ -118,7 +118,8 @@ impl Talker {
     pub(super) fn throw(&mut self, to: SocketAddr, from: Option<SocketAddr>, bytes: Vec<u8>) {
         if self.datagrams.len() < MAX_DATAGRAMS && self.neighbours.contains(&to) {
             let len = bytes.len();
-            self.datagrams.push_back((Outgoing { to, from, len }, bytes));
+            self.datagrams
+                .push_back((Outgoing { to, from, len }, bytes));
         }
     }
 
@@ -139,7 +140,10 @@ impl Talker {
             self.say(session, &frame);
             return;
         }
-        let pairs = [Parameter { key: 6, value: 3 }, Parameter { key: 7, value: 64 }];
+        let pairs = [
+            Parameter { key: 6, value: 3 },
+            Parameter { key: 7, value: 64 },
+        ];
         let frame = frame_of(&Message::Version(Version {
             network: super::super::node::NETWORK,
             version_min: 1,

@@ -12,7 +12,9 @@ use crate::mempool::ShortIdKey;
 use crate::sim::NodeId;
 use crate::sim::truth::Truth;
 use crate::wire::datagram::Header;
-use crate::wire::{HashEntry, Hashes, JobRef, Message, MessageType, OpenJob, Tree, TxPart, Txs, Whose};
+use crate::wire::{
+    HashEntry, Hashes, JobRef, Message, MessageType, OpenJob, Tree, TxPart, Txs, Whose,
+};
 
 /// A side of a control connection: the connection's number, and 0 for who made it.
 pub type Side = (usize, usize);
@@ -314,9 +316,19 @@ mod tests {
             assert_eq!(taken, Ok(()));
             *frame.last_mut().expect("bytes") ^= 1;
             let (kind, body) = crate::wire::Frames::new(&frame).next().unwrap().unwrap();
-            assert!(scene.passage.take(5, &[(0, 0)], (kind, body), true).is_err());
+            assert!(
+                scene
+                    .passage
+                    .take(5, &[(0, 0)], (kind, body), true)
+                    .is_err()
+            );
             // A liar may say what it wants.
-            assert!(scene.passage.take(5, &[(0, 0)], (kind, body), false).is_ok());
+            assert!(
+                scene
+                    .passage
+                    .take(5, &[(0, 0)], (kind, body), false)
+                    .is_ok()
+            );
         }
         assert!(scene.open(301).is_err());
         assert!(Scene::new(false).open(300).is_err());

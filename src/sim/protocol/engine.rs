@@ -89,8 +89,13 @@ impl Protocol for Blocktorrent {
 /// The world that a trial describes, after its connections were made and its faults arranged. Its next moment is that
 /// of the first block.
 pub fn world_of(trial: &Trial) -> World {
+    judged_world_of(trial, !trial.adversaries.is_empty())
+}
+
+/// The same; `judged` says whether all that honest nodes pass on is compared with the blocks, and all bounds looked at.
+pub fn judged_world_of(trial: &Trial, judged: bool) -> World {
     let mut world = World::new(trial.seed);
-    if !trial.adversaries.is_empty() {
+    if judged {
         world.compare_passage();
     }
     let neighbours = trial.plan.neighbours();
@@ -189,8 +194,8 @@ fn add_adversary(
     world.add_actor(casting.actor(world.now()))
 }
 
-/// How many control connections an edge of the plan has.
-fn connections(trial: &Trial, low: usize, high: usize) -> usize {
+/// How many control connections an edge of a trial's plan has.
+pub fn connections(trial: &Trial, low: usize, high: usize) -> usize {
     let many = |node| trial.adversaries.get(&node) == Some(&AdversaryKind::ManyIdentities);
     match many(low) != many(high) {
         true => IDENTITIES,

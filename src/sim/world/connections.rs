@@ -22,6 +22,8 @@ pub(super) struct Connection {
     /// What each side sends, as a tap reads it.
     pub decoders: [ControlDecoder; 2],
     pub open: bool,
+    /// When each side's session was up.
+    pub up: [Option<Time>; 2],
     /// Another has taken its place.
     pub replaced: bool,
 }
@@ -37,6 +39,7 @@ impl World {
             ready: [false; 2],
             decoders: Default::default(),
             open: true,
+            up: [None; 2],
             replaced: false,
         });
         let there = self.delay(initiator, acceptor);
@@ -48,6 +51,31 @@ impl World {
             self.now + there + back,
             What::Connected { connection, side },
         );
+    }
+
+    /// The sessions that stand at both ends, by these, and since when.
+    pub fn standing(&self) -> Vec<((NodeId, NodeId), Time)> {
+        let stands = |held: &Connection| match (held.open, held.nodes, held.up) {
+            (true, [one, other], [Some(near), Some(far)]) => Some(((one, other), near.max(far))),
+            _ => None,
+        };
+        self.connections.iter().filter_map(stands).collect()
+    }
+
+    /// Notes that a session is up at a node.
+    pub(super) fn note_up(&mut self, node: NodeId, session: SessionId) {
+        let now = self.now;
+        let found = self
+            .nodes
+            .get(node)
+            .and_then(|node| node.sessions.get(&session));
+        if let Some(&(connection, _)) = found
+            && let Some(side) = self.side_of(connection, node)
+            && let Some(held) = self.connections.get_mut(connection)
+            && let Some(up) = held.up.get_mut(side)
+        {
+            up.get_or_insert(now);
+        }
     }
 
     /// The node at one side of a connection.

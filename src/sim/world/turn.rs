@@ -7,17 +7,21 @@ use bytes::{Bytes, BytesMut};
 use super::super::NodeId;
 use super::super::actor::Outgoing;
 use super::super::checks::Broken;
+use super::super::checks::bounds::beyond;
 use super::super::link::UDP_OVERHEAD;
 use super::super::node::{ChunkNote, Completion, data_address, node_at};
 use super::super::outcome::PieceSource;
 use super::{What, World};
-use crate::relay::{Event, Refusal, Source, WakeReason};
+use crate::relay::{Engine, Event, Refusal, Source, WakeReason};
 
 /// Datagrams that one turn may give out; the largest block is 4,000, to a few peers.
 const MAX_TURN_DATAGRAMS: usize = 200_000;
 
 /// Turns in a row that an engine may ask for without time passing; more means that it never stops.
 const MAX_TURNS: usize = 64;
+
+/// Turns of a node between two looks at all of its bounds.
+const BOUNDS_EVERY: u64 = 64;
 
 impl World {
     /// Drains a node until it has nothing more to say at this time, then asks when to wake it.
@@ -139,6 +143,7 @@ impl World {
                     self.violate(node, Broken::HonestBlamed { peer, refusal });
                 }
             }
+            Event::SessionUp { session, .. } => self.note_up(node, *session),
             Event::SessionDown { session, .. } => self.hang_up(node, *session),
             _ => {}
         }
@@ -388,7 +393,11 @@ impl World {
             let Some(node) = self.nodes.get_mut(listener) else {
                 continue;
             };
-            let near = |peer: NodeId| node.peers.get(&peer).is_some_and(|peer| peer.link.is_some());
+            let near = |peer: NodeId| {
+                node.peers
+                    .get(&peer)
+                    .is_some_and(|peer| peer.link.is_some())
+            };
             if listener != from
                 && near(from)
                 && near(to)
@@ -400,12 +409,26 @@ impl World {
     }
 
     fn check_bounds(&mut self, node: NodeId) {
-        let Some(held) = self.nodes.get(node) else {
+        let Some(held) = self.nodes.get_mut(node).filter(|held| !held.liar) else {
             return;
         };
+        held.turns += 1;
         let sessions = held.sessions.len();
-        if sessions > held.max_peers {
+        let most = held.max_peers;
+        let engine = held.actor.as_ref().and_then(|actor| actor.engine());
+        // All of it is looked at where adversaries are, now and then: it takes time.
+        let looks = self.tap.passage.is_some() && held.turns.is_multiple_of(BOUNDS_EVERY);
+        let now = engine.filter(|_| looks).map(Engine::held);
+        let limits = held.options.as_ref().map(|options| &options.config);
+        let broken = match (now, limits) {
+            (Some(now), Some(config)) => beyond(&now, config),
+            _ => Vec::new(),
+        };
+        if sessions > most {
             self.violate(node, Broken::TooMany("sessions", sessions));
+        }
+        for (what, count) in broken {
+            self.violate(node, Broken::TooMany(what, count));
         }
     }
 }
