@@ -331,10 +331,20 @@ mod tests {
             "demo --delay 4001",
             "demo --push 4",
             "demo --topology knot",
+            "sim swarm",
+            "sim swarm --seeds 5..5",
+            "sim swarm --seeds 1..many",
+            "sim swarm --seeds 0..20000000",
         ] {
             let error = parse(line).expect_err(line);
             assert_eq!(error.exit_code(), 2, "{line}");
         }
         assert!(matches!(parse("demo"), Ok(Command::Demo(demo)) if demo.nodes == 5));
+        for (line, wanted) in [("7", (7, 8)), ("3..9", (3, 9))] {
+            let Ok(Command::Sim(sim)) = parse(&format!("sim swarm --seeds {line}")) else {
+                panic!("{line}");
+            };
+            assert!(matches!(sim.command, SimCommand::Swarm(swarm) if swarm.seeds == wanted));
+        }
     }
 }

@@ -1,5 +1,5 @@
 //! Engines that speak to each other over links with virtual time. Every scenario prints its seed if it fails;
-//! `World::new` with that seed repeats it.
+//! `World::new` with that seed repeats it. Swarms of faults and adversaries are in `sim::swarm`.
 
 mod engine {
     mod compact;
@@ -11,13 +11,8 @@ use std::time::Duration;
 use blocktorrent::relay::Event;
 use blocktorrent::sim::workload::{Recipe, Workload};
 use blocktorrent::sim::{LinkOptions, NodeId, NodeOptions, Topology, Traffic, World};
-use rand::rngs::StdRng;
-use rand::{RngExt, SeedableRng};
 
 const LIMIT: Duration = Duration::from_secs(120);
-const FIRST_SWARM: u64 = 10_000;
-/// More find more; these take seconds.
-const SWARMS: u64 = 100;
 
 /// Names the seed of a failing run.
 struct Seed(u64);
@@ -449,64 +444,5 @@ fn many_blocks_follow_each_other() {
     );
     for node in 0..3 {
         assert!(outcome.world.engine(node).expect("there").jobs().len() <= 16);
-    }
-}
-
-/// A scenario whose every choice comes from the seed.
-fn swarm(seed: u64) -> Scenario {
-    let mut random = StdRng::seed_from_u64(seed);
-    let mut sometimes = |chance: f64, most: f64| match random.random_bool(chance) {
-        true => random.random::<f64>() * most,
-        false => 0.0,
-    };
-    let link = LinkOptions {
-        delay: Duration::from_secs_f64(0.001 + sometimes(0.9, 0.15)),
-        jitter: Duration::from_secs_f64(sometimes(0.3, 0.01)),
-        loss: sometimes(0.6, 0.3),
-        burst: 1.0 + sometimes(0.3, 6.0),
-        reorder: sometimes(0.4, 0.3),
-        duplicate: sometimes(0.3, 0.2),
-        corrupt: sometimes(0.3, 0.1),
-        queue_bytes: 60_000 + sometimes(0.7, 600_000.0) as u64,
-        rate_bytes_per_s: Some(1_250_000 + sometimes(0.7, 20_000_000.0) as u64),
-        udp_blocked: sometimes(0.05, 1.0) > 0.0,
-        ..LinkOptions::default()
-    };
-    let topologies = [
-        Topology::Line,
-        Topology::Ring,
-        Topology::Star,
-        Topology::Mesh,
-    ];
-    let topology = topologies[random.random_range(0..4)];
-    let nodes = random.random_range(2..7);
-    // In a mesh every honest node has an honest path to the first.
-    let liars = match topology {
-        Topology::Mesh if random.random_bool(0.5) => vec![random.random_range(1..nodes)],
-        _ => Vec::new(),
-    };
-    Scenario {
-        seed,
-        nodes,
-        topology,
-        link,
-        recipe: Recipe {
-            transactions: [1, 2, 3, 100, 129, 700][random.random_range(0..6)],
-            bytes: (100, random.random_range(100..1_000)),
-            witness_every: random.random_range(0..3),
-            giant: [0, 0, 200_000][random.random_range(0..3)],
-            coinbase_padding: [0, 0, 20_000][random.random_range(0..3)],
-        },
-        warm: [0.0, 0.5, 0.95, 1.0][random.random_range(0..4)],
-        liars,
-        push_level: random.random_range(0..4),
-    }
-}
-
-#[test]
-fn swarms_of_faults_do_not_stop_a_block() {
-    for seed in FIRST_SWARM..FIRST_SWARM + SWARMS {
-        let outcome = swarm(seed).run();
-        println!("swarm {seed}: {:.1} ms", outcome.took());
     }
 }

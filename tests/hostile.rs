@@ -6,6 +6,7 @@ mod hostile {
     mod babble;
     mod bounds;
     mod floods;
+    mod found;
     pub mod rig;
     mod slots;
     pub mod truth;

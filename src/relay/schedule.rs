@@ -365,8 +365,7 @@ impl Asks {
         for ask in &mut self.hashes {
             let current = views.iter().find(|view| view.slot == ask.slot);
             if let Some(view) = current {
-                let wait = (view.patience() * 2) * (1 << ask.tries.min(6));
-                let late_at = ask.asked + wait.min(MAX_PATIENCE);
+                let late_at = ask.asked + patience_of(view.patience() * 2, ask.tries, views);
                 if now < late_at {
                     wakes.push(late_at);
                     continue;
@@ -392,6 +391,14 @@ impl Asks {
         }
         wakes.into_iter().for_each(|at| self.wake_at(at));
     }
+}
+
+/// How long is waited before another peer is asked for the same: twice as long each time that all were asked, since
+/// what is slow may be the way to them. Within a round each has the same time: else many that are silent would make a
+/// round last for minutes.
+fn patience_of(patience: Duration, tries: u32, views: &[PeerView]) -> Duration {
+    let rounds = tries.saturating_sub(1) / views.len().max(1) as u32;
+    (patience * (2 << rounds.min(6))).min(MAX_PATIENCE)
 }
 
 /// How long a peer may be silent, and until when it may be.

@@ -282,6 +282,11 @@ impl<S: Copy + Eq> Partial<S> {
         }
     }
 
+    /// Whether something unverified is held for each child of `node`.
+    pub fn holds_below(&self, node: Node) -> bool {
+        self.candidates.follows(&self.geometry, node)
+    }
+
     /// The deepest verified node that covers `leaf`; `None` if there is no such leaf or no trusted root.
     pub fn deepest_verified_above(&self, leaf: u32) -> Option<Node> {
         let leaf = self.geometry.leaf(leaf)?;

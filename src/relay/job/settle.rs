@@ -66,7 +66,15 @@ impl Job {
             }
             return;
         }
-        let sole = self.tree.sole_source(at).unwrap_or(source);
+        let sole = match self.tree.sole_source(at) {
+            Some(sole) => sole,
+            // Several answer for what is held there: whoever gave the last of it need not be the one that lied.
+            None if self.tree.holds_below(at) => {
+                self.news.push(News::Contradiction(at));
+                return;
+            }
+            None => source,
+        };
         let everything_from_one = leaves.clone().all(|leaf| match self.leaf(leaf) {
             Leaf::Held(_, by) => *by == sole,
             Leaf::Missing => true,

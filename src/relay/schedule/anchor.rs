@@ -77,10 +77,11 @@ impl Asks {
             // At once when it is idle: it came and did not fit, or its holder is gone.
             let wait = match asked == NOBODY {
                 true => PATIENCE,
-                false => (patience * (1 << tries.min(6))).min(MAX_PATIENCE),
+                false => patience_of(patience, tries, views),
             };
             // A large one on its way in parts may take longer, but not for ever.
-            let progress = peers.get(&asked).map_or(at, |peer| peer.last_progress);
+            let holder = peers.get(&asked).filter(|peer| peer.parts_since.is_some());
+            let progress = holder.map_or(at, |peer| peer.last_progress);
             let latest = at + MAX_PATIENCE * (1 + tries);
             let due = (at + wait).max((progress + wait).min(latest));
             if now < due {

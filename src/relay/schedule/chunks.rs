@@ -46,6 +46,10 @@ impl Asks {
                 continue;
             }
             if self.rows_asked[chunk as usize] {
+                if !state.is_described() && now < blind {
+                    // What nobody is asked for is asked for then.
+                    self.wake_at(blind);
+                }
                 continue;
             }
             if !state.is_described() && now < blind {

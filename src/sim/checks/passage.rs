@@ -19,6 +19,9 @@ use crate::wire::{
 /// A side of a control connection: the connection's number, and 0 for who made it.
 pub type Side = (usize, usize);
 
+/// What a side means by a job's number: the block, and the nonce of its short ids.
+type Meant = ([u8; 32], u64);
+
 /// A block that may be met.
 #[derive(Clone, Debug)]
 struct Known {
@@ -35,7 +38,7 @@ pub struct Passage {
     /// that sends them. Whoever chooses one id twice has two.
     connections: BTreeMap<(NodeId, u32), Vec<Side>>,
     /// The block and the nonce that each side means by a number, all that it ever meant.
-    jobs: BTreeMap<(Side, u16), Vec<([u8; 32], u64)>>,
+    jobs: BTreeMap<(Side, u16), Vec<Meant>>,
     /// Frames with data that were compared.
     pub compared: u64,
 }
@@ -84,7 +87,10 @@ impl Passage {
             Message::Version(version) => {
                 for &(connection, side) in sides {
                     let place = self.connections.entry((from, version.conn_id)).or_default();
-                    place.push((connection, 1 - side));
+                    let sender = (connection, 1 - side);
+                    if !place.contains(&sender) {
+                        place.push(sender);
+                    }
                 }
             }
             Message::OpenJob(open) => {

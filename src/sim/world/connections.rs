@@ -179,6 +179,13 @@ impl World {
         }
         let side = 1 - side;
         self.schedule(at, What::Closed { connection, side });
+        let now = self.now;
+        if let Some(node) = self.nodes.get_mut(node) {
+            let local = node.local(now);
+            if let Some(actor) = &mut node.actor {
+                actor.handle_disconnected(local, session);
+            }
+        }
     }
 
     /// Ends the first control connection between two nodes, as if the network had cut it; who had dialled it dials
