@@ -146,6 +146,15 @@ impl Transaction {
         }
     }
 
+    /// The same transaction in those bytes; `None` if they are others than its own.
+    #[must_use]
+    pub fn kept_in(&self, bytes: Bytes) -> Option<Self> {
+        (bytes == self.bytes).then(|| Self {
+            bytes,
+            ..self.clone()
+        })
+    }
+
     pub(super) fn layout(&self) -> Result<Layout<'_>, TransactionError> {
         Layout::scan(&self.bytes)
     }

@@ -3,6 +3,8 @@
 use bytes::{BufMut, Bytes, BytesMut};
 
 use super::job::Job;
+use super::shelf::Shelf;
+use crate::mempool::Transaction;
 use crate::merkle::{Hash, hash};
 use crate::time::Time;
 
@@ -14,12 +16,17 @@ impl Job {
             && self.verified_chunks as usize == self.chunks.len()
     }
 
-    /// Checks the txid tree against the header and writes the block out.
+    /// Checks the txid tree against the header and writes the block out. Its transactions lie in the block from then
+    /// on, so that what they came in is let go.
     ///
     /// # Errors
     /// When all transactions are those of the witness tree and yet not those of the header: then the
     /// block itself is invalid, and whoever relayed it did no wrong.
-    pub fn assemble(&mut self, now: Time) -> Result<Bytes, &'static str> {
+    pub fn assemble(
+        &mut self,
+        now: Time,
+        shelf: Option<&dyn Shelf>,
+    ) -> Result<Bytes, &'static str> {
         let count = self.geometry.count();
         let mut txids: Vec<Hash> = Vec::with_capacity(count as usize);
         let mut size = self.header.len() + 5;
@@ -40,7 +47,18 @@ impl Job {
                 block.put_slice(transaction.bytes());
             }
         }
-        let block = block.freeze();
+        let known = shelf.and_then(|shelf| shelf.block(&self.hash));
+        let block = match known.filter(|known| *known == block) {
+            Some(known) => known,
+            None => block.freeze(),
+        };
+        let mut end = block.len();
+        for index in (0..count).rev() {
+            let length = self.transaction(index).map_or(0, Transaction::len);
+            let start = end.saturating_sub(length);
+            self.keep_in(index, block.slice(start..end));
+            end = start;
+        }
         self.block_bytes = u32::try_from(block.len()).map_err(|_| "block too large")?;
         self.completed = Some(now);
         self.block = Some(block.clone());

@@ -329,9 +329,10 @@ impl Engine {
     /// The clocks of one session.
     pub(super) fn session_timeouts(&mut self, slot: u32) {
         let now = self.now;
-        let deadline = self
-            .session(slot)
-            .and_then(|session| self.session_deadline(session));
+        if self.is_at_rest(slot) {
+            return;
+        }
+        let deadline = self.session_deadline(slot);
         let due = deadline.is_some_and(|(at, _)| at <= now);
         let Some(session) = self.session_mut(slot) else {
             return;
@@ -425,6 +426,7 @@ impl Engine {
     }
 
     fn forget_session(&mut self, slot: u32, reason: &'static str, code: Option<DisconnectReason>) {
+        self.forget_pulse(slot);
         let Some(session) = self.sessions.get_mut(slot as usize).and_then(Option::take) else {
             return;
         };

@@ -232,7 +232,7 @@ impl Engine {
         let source = self.source(slot);
         let now = self.now;
         let whole: usize = items.iter().map(Bytes::len).sum();
-        self.with_job(slot, job, |_, entry| {
+        self.with_job(slot, job, |engine, entry| {
             let mut wanted: Vec<(u32, Bytes)> = (first..).zip(items).collect();
             wanted.retain(|(index, _)| entry.accepts(slot, *index, now));
             // A few that are kept must not hold on to a large frame.
@@ -245,6 +245,7 @@ impl Engine {
                 };
                 let transaction = Transaction::parse(bytes).map_err(|_| Refusal::Transaction)?;
                 entry.transaction_came(slot, index, now);
+                let transaction = engine.shelved(transaction);
                 entry.job.take_transaction(index, transaction, source)?;
             }
             Ok(())
@@ -262,6 +263,7 @@ impl Engine {
             let whole = entry.take_part(slot, part, limit, now)?;
             if let Some(bytes) = whole {
                 let transaction = Transaction::parse(bytes).map_err(|_| Refusal::Transaction)?;
+                let transaction = engine.shelved(transaction);
                 entry.transaction_came(slot, part.index, now);
                 entry
                     .job

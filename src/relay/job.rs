@@ -323,6 +323,15 @@ impl Job {
         }
     }
 
+    /// Keeps the transaction of a leaf in those bytes, if they are its own.
+    pub fn keep_in(&mut self, index: u32, bytes: Bytes) {
+        if let Some(Leaf::Verified(transaction)) = self.leaves.get_mut(index as usize)
+            && let Some(kept) = transaction.kept_in(bytes)
+        {
+            *transaction = kept;
+        }
+    }
+
     /// The transactions that are verified, in block order.
     pub fn transactions(&self) -> impl Iterator<Item = &Transaction> {
         (0..self.geometry.count()).filter_map(|index| self.transaction(index))

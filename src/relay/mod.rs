@@ -24,6 +24,7 @@
 //! - `commands`, `compact`: what the node itself and the Bitcoin node beside it hand in
 //! - `addresses`: what peers tell of other nodes
 //! - `snapshot`, `held`: the engine's state as plain data
+//! - `shelf`: where bytes may lie already, for a process with many engines
 
 mod addresses;
 mod assemble;
@@ -45,6 +46,7 @@ mod poll;
 mod probe;
 mod schedule;
 mod session;
+mod shelf;
 mod slots;
 mod snapshot;
 mod stats;
@@ -52,10 +54,13 @@ mod stats;
 pub use compact::{CompactAnswer, CompactBlock};
 pub use event::*;
 pub use held::Held;
+pub use shelf::Shelf;
 pub use stats::{MAX_SCORE, Refusal, RefusalCounts};
 
+use std::cell::Cell;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
@@ -68,6 +73,7 @@ use compact::PendingCompact;
 use jobs::JobEntry;
 use jobs::refused::InvalidBlocks;
 use loss::Outcome;
+use poll::Pulse;
 use session::{Item, Phase, Session, SessionStart};
 
 /// Sessions that may be asked for full first flights at once.
@@ -107,6 +113,9 @@ pub struct Engine {
     /// Sessions that may have a datagram to send.
     transmit_ready: VecDeque<u32>,
     compacts: VecDeque<PendingCompact>,
+    shelf: Option<Arc<dyn Shelf>>,
+    /// What the sessions want to be woken for, by slot, as far as nothing has changed since.
+    pulses: Vec<Cell<Option<Pulse>>>,
     outcome: Outcome<Vec<Item>>,
     refused: RefusalCounts,
     totals: EngineTotals,
@@ -141,6 +150,8 @@ impl Engine {
             control_ready: BTreeSet::new(),
             transmit_ready: VecDeque::new(),
             compacts: VecDeque::new(),
+            shelf: None,
+            pulses: Vec::new(),
             outcome: Outcome::new(),
             refused: RefusalCounts::default(),
             totals: EngineTotals::default(),
@@ -163,6 +174,7 @@ impl Engine {
             Some(free) => free,
             None => {
                 self.sessions.push(None);
+                self.pulses.push(Cell::new(None));
                 self.sessions.len() - 1
             }
         };
@@ -181,6 +193,7 @@ impl Engine {
             max_rate_bytes_per_s: self.config.max_up_bytes_per_s,
             now,
         });
+        self.forget_pulse(id.slot);
         if let Some(free) = self.sessions.get_mut(slot) {
             *free = Some(Box::new(session));
         }
@@ -269,6 +282,7 @@ impl Engine {
     }
 
     fn session_mut(&mut self, slot: u32) -> Option<&mut Session> {
+        self.forget_pulse(slot);
         self.sessions.get_mut(slot as usize)?.as_deref_mut()
     }
 

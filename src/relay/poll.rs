@@ -1,5 +1,8 @@
 //! What the engine gives out: events, control bytes, datagrams, and when to call again.
 
+use std::cell::Cell;
+use std::time::Duration;
+
 use bytes::Bytes;
 
 use super::Engine;
@@ -256,8 +259,8 @@ impl Engine {
 
     /// When to call [`Engine::handle_timeout`] at the latest, and why. Call it after draining.
     pub fn poll_deadline(&self) -> Option<(Time, WakeReason)> {
-        let sessions = self.sessions.iter().flatten();
-        let sessions = sessions.filter_map(|session| self.session_deadline(session));
+        let slots = 0..self.sessions.len() as u32;
+        let sessions = slots.filter_map(|slot| self.session_deadline(slot));
         let jobs = self.jobs.values().filter_map(|entry| entry.deadline());
         sessions
             .chain(jobs.map(|at| (at, WakeReason::Job)))
@@ -265,48 +268,90 @@ impl Engine {
     }
 
     /// When a session wants to be looked at although nothing comes, and why.
-    pub(super) fn session_deadline(&self, session: &Session) -> Option<(Time, WakeReason)> {
-        let mut earliest: Option<(Time, WakeReason)> = None;
-        let mut consider = |at: Option<Time>, reason: WakeReason| {
-            if let Some(at) = at
-                && earliest.is_none_or(|(known, _)| at < known)
-            {
-                earliest = Some((at, reason));
-            }
-        };
-        if session.phase == Phase::Closing {
-            return None;
-        }
-        consider(session.blocked_until, WakeReason::Pacing);
-        if !session.is_established() {
-            let end = session.connected + HANDSHAKE_TIMEOUT;
-            consider(Some(end), WakeReason::Session);
-            return earliest;
-        }
-        if session.path.may_send(DATAGRAM_OVERHEAD + 12) {
-            consider(session.path.next_ping, WakeReason::Session);
-        }
-        consider(session.sent.deadline(), WakeReason::Session);
-        if session.path.proven {
-            consider(session.received.report_due(), WakeReason::Session);
-        } else if !session.path.lost && self.now < session.connected + PATH_TIMEOUT {
-            consider(Some(session.connected + PATH_TIMEOUT), WakeReason::Session);
-        }
-        consider(session.probes.deadline(), WakeReason::Session);
-        // A connection without room asks by itself once it has some.
-        let blocked = match session.route(self.now) {
-            Route::Wait => true,
-            Route::Udp => session.blocked_until.is_some(),
-            Route::Tcp => session.control_named,
-        };
-        if !blocked {
-            let round_trip = session.sent.rtt().smoothed();
+    pub(super) fn session_deadline(&self, slot: u32) -> Option<(Time, WakeReason)> {
+        let pulse = self.pulse(slot)?;
+        let mut earliest = pulse.deadline;
+        if pulse.carries {
             for entry in self.jobs.values() {
-                let due = entry.state_deadline(session.id.slot, round_trip);
-                consider(due, WakeReason::Job);
+                let due = entry.state_deadline(slot, pulse.round_trip);
+                consider(&mut earliest, due, WakeReason::Job);
             }
         }
         earliest
+    }
+
+    /// What a session waits for. It is asked after every datagram and for every session, and sessions lie far apart: so
+    /// it is remembered until the session changes.
+    fn pulse(&self, slot: u32) -> Option<Pulse> {
+        let remembered = self.pulses.get(slot as usize);
+        if let Some(pulse) = remembered.and_then(Cell::get) {
+            debug_assert_eq!(
+                Some(pulse),
+                self.session(slot).map(|session| self.pulse_of(session)),
+                "a session changed unseen"
+            );
+            return Some(pulse);
+        }
+        let session = self.session(slot)?;
+        let pulse = self.pulse_of(session);
+        if pulse.is_calm {
+            remembered?.set(Some(pulse));
+        }
+        Some(pulse)
+    }
+
+    /// Whether nothing is due at a session, nor anything else that time brings about.
+    pub(super) fn is_at_rest(&self, slot: u32) -> bool {
+        let calm = self.pulse(slot).is_some_and(|pulse| pulse.is_calm);
+        let deadline = self.session_deadline(slot);
+        calm && deadline.is_none_or(|(at, _)| at > self.now)
+    }
+
+    /// A session is about to change.
+    pub(super) fn forget_pulse(&self, slot: u32) {
+        if let Some(pulse) = self.pulses.get(slot as usize) {
+            pulse.set(None);
+        }
+    }
+
+    fn pulse_of(&self, session: &Session) -> Pulse {
+        let mut pulse = Pulse {
+            deadline: None,
+            carries: false,
+            is_calm: session.is_established()
+                && session.path.proven
+                && session.last_route == Route::Udp,
+            round_trip: session.sent.rtt().smoothed(),
+        };
+        let earliest = &mut pulse.deadline;
+        if session.phase == Phase::Closing {
+            return pulse;
+        }
+        consider(earliest, session.blocked_until, WakeReason::Pacing);
+        if !session.is_established() {
+            let end = session.connected + HANDSHAKE_TIMEOUT;
+            consider(earliest, Some(end), WakeReason::Session);
+            return pulse;
+        }
+        if session.path.may_send(DATAGRAM_OVERHEAD + 12) {
+            consider(earliest, session.path.next_ping, WakeReason::Session);
+        }
+        consider(earliest, session.sent.deadline(), WakeReason::Session);
+        if session.path.proven {
+            let due = session.received.report_due();
+            consider(earliest, due, WakeReason::Session);
+        } else if !session.path.lost && self.now < session.connected + PATH_TIMEOUT {
+            let end = session.connected + PATH_TIMEOUT;
+            consider(earliest, Some(end), WakeReason::Session);
+        }
+        consider(earliest, session.probes.deadline(), WakeReason::Session);
+        // A connection without room asks by itself once it has some.
+        pulse.carries = match session.route(self.now) {
+            Route::Wait => false,
+            Route::Udp => session.blocked_until.is_none(),
+            Route::Tcp => !session.control_named,
+        };
+        pulse
     }
 
     /// Draws the consequences of a receive report or of a time-out.
@@ -338,5 +383,26 @@ impl Engine {
             self.path_silent(slot, count);
         }
         self.wake(slot);
+    }
+}
+
+/// What a session waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Pulse {
+    /// When it wants to be looked at although nothing comes, and why; what it has to say of jobs left aside.
+    deadline: Option<(Time, WakeReason)>,
+    /// Whether what it has to say of jobs could go.
+    carries: bool,
+    /// Whether time alone does nothing to it before its deadline.
+    is_calm: bool,
+    round_trip: Duration,
+}
+
+/// Makes `at` the earliest, if it is.
+fn consider(earliest: &mut Option<(Time, WakeReason)>, at: Option<Time>, reason: WakeReason) {
+    if let Some(at) = at
+        && earliest.is_none_or(|(known, _)| at < known)
+    {
+        *earliest = Some((at, reason));
     }
 }

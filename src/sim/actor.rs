@@ -2,10 +2,11 @@
 //! may be another, or one around an engine.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::relay::{Engine, Event, Initiator, SessionId, WakeReason};
+use crate::relay::{Engine, Event, Initiator, SessionId, Shelf, WakeReason};
 use crate::time::Time;
 
 /// A datagram to send.
@@ -58,6 +59,8 @@ pub trait Actor: Send {
     }
     /// A datagram between two of its neighbours, as it left.
     fn handle_overheard(&mut self, _from: SocketAddr, _to: SocketAddr, _datagram: &[u8]) {}
+    /// Where bytes may lie that it would keep.
+    fn set_shelf(&mut self, _shelf: Arc<dyn Shelf>) {}
     /// The engine that it is, for snapshots.
     fn engine(&self) -> Option<&Engine> {
         None
@@ -126,6 +129,10 @@ impl Actor for Engine {
 
     fn reject_block(&mut self, now: Time, block: [u8; 32]) {
         Self::reject_block(self, now, block, "refused by the Bitcoin node");
+    }
+
+    fn set_shelf(&mut self, shelf: Arc<dyn Shelf>) {
+        Self::set_shelf(self, shelf);
     }
 
     fn engine(&self) -> Option<&Engine> {

@@ -22,6 +22,7 @@
 
 mod actor;
 pub mod adversary;
+mod agenda;
 pub mod chain;
 pub mod checks;
 pub mod control;
@@ -34,6 +35,7 @@ pub mod protocol;
 pub mod queue;
 pub mod rivals;
 pub mod scenario;
+mod shelf;
 pub mod standard;
 pub mod swarm;
 pub mod tap;

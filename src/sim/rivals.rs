@@ -36,7 +36,6 @@
 //!
 //! What they are not: programs that could relay a block. No bytes are in them, only lengths and times.
 
-mod agenda;
 pub mod fibre;
 mod network;
 pub mod p2p;

@@ -1,12 +1,13 @@
 //! Nodes, links and a clock of their own: hand in, drain all outputs, ask for the next deadline.
 
-mod agenda;
 mod connections;
 mod deliver;
 mod faults;
 mod turn;
+mod what;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -15,13 +16,15 @@ use rand::{Rng, RngExt, SeedableRng};
 
 pub use faults::Fault;
 
-use self::agenda::{Agenda, What};
 use self::connections::Connection;
+use self::what::What;
 use super::Actor;
 use super::adversary::Forged;
+use super::agenda::Agenda;
 use super::checks::{Broken, Violation};
 use super::link::{Link, LinkOptions};
 use super::node::{ChunkNote, Completion, Node, NodeOptions, Traffic, data_address};
+use super::shelf::Blocks;
 use super::tap::{Said, Tap};
 use super::topology::Topology;
 use super::trial::Access;
@@ -47,7 +50,7 @@ pub struct World {
     seed: u64,
     random: StdRng,
     now: Time,
-    agenda: Agenda,
+    agenda: Agenda<What>,
     happened: u64,
     nodes: Vec<Node>,
     links: Vec<Link>,
@@ -58,6 +61,8 @@ pub struct World {
     refused: BTreeMap<[u8; 32], Bytes>,
     /// Nodes that overhear others.
     listeners: Vec<NodeId>,
+    /// Where engines find blocks that were handed in; `None`: more were since.
+    shelf: Option<Arc<Blocks>>,
     violations: Vec<Violation>,
     tap: Tap,
     trace: u64,
@@ -83,6 +88,7 @@ impl World {
             submitted: BTreeMap::new(),
             refused: BTreeMap::new(),
             listeners: Vec::new(),
+            shelf: None,
             violations: Vec::new(),
             tap: Tap::default(),
             trace: 0xcbf2_9ce4_8422_2325,
@@ -236,6 +242,7 @@ impl World {
         {
             passage.expect(truth, true);
         }
+        self.shelf = None;
         let block = workload.block.clone();
         self.schedule(self.now + after, What::Submit { node, block });
     }
@@ -361,6 +368,7 @@ impl World {
         watch: &mut dyn FnMut(&Self),
     ) {
         self.news = true;
+        self.stock();
         loop {
             if std::mem::take(&mut self.news) && done(self) {
                 return;
@@ -381,6 +389,18 @@ impl World {
                 }
             }
         }
+    }
+
+    /// Shows every engine where the blocks lie that were handed in.
+    fn stock(&mut self) {
+        if self.shelf.is_some() {
+            return;
+        }
+        let shelf = Arc::new(Blocks::new(&self.submitted));
+        for actor in self.nodes.iter_mut().filter_map(|node| node.actor.as_mut()) {
+            actor.set_shelf(Arc::<Blocks>::clone(&shelf));
+        }
+        self.shelf = Some(shelf);
     }
 
     fn schedule(&mut self, at: Time, what: What) {

@@ -124,7 +124,7 @@ impl Engine {
         let Some(entry) = self.jobs.get_mut(&id) else {
             return;
         };
-        let assembled = entry.job.assemble(now);
+        let assembled = entry.job.assemble(now, self.shelf.as_deref());
         entry.asks.dirty = true;
         match assembled {
             Ok(bytes) => {

@@ -290,6 +290,7 @@ impl Engine {
         };
         let header = entry.job.header;
         let message = open_message(id, &entry.job, &header);
+        self.forget_pulse(slot);
         let sent = match self.sessions.get_mut(slot as usize) {
             Some(Some(session)) => session.push_control(&message),
             _ => return,

@@ -8,7 +8,7 @@ use std::ops::Range;
 
 use super::{Asks, JobPeers, NOBODY, PeerView, Request, extend, total};
 use crate::relay::job::Job;
-use crate::relay::peer::Set;
+use crate::relay::peer::{JobPeer, Set};
 use crate::time::Time;
 
 /// Requests for transactions that a review makes, by peer.
@@ -29,30 +29,54 @@ struct Bidder<'a> {
     stalls: u32,
     /// Bytes of a transaction.
     expected: u64,
-}
-
-impl Bidder<'_> {
+    /// Bytes that may be outstanding.
+    window: u64,
     /// Whether more may be asked of it when several peers could be.
-    fn is_open(&self) -> bool {
-        self.outstanding * self.expected < self.view.window_bytes()
-    }
-
+    is_open: bool,
     /// Whether it may take over from another.
-    fn has_time(&self) -> bool {
-        self.outstanding * self.expected * 2 < self.view.window_bytes()
-    }
-
+    has_time: bool,
     /// Microseconds until one more transaction would be here.
-    fn finish(&self) -> u64 {
-        let queue = (self.outstanding + 1) * self.expected * 1_000_000;
-        (queue / self.view.rate_bytes_per_s.max(1) + self.view.round_trip.as_micros() as u64 / 2)
-            << self.stalls.min(8)
-    }
-
+    finish: u64,
     /// The same for what it would take over: the request costs it half a round trip, and what is
     /// nearly here is not asked again.
-    fn arrival(&self) -> u64 {
-        self.finish() * 2 + self.view.round_trip.as_micros() as u64
+    arrival: u64,
+}
+
+impl<'a> Bidder<'a> {
+    fn new(view: PeerView, peer: &'a JobPeer, expected: u64) -> Self {
+        let mut bidder = Self {
+            has: &peer.has,
+            outstanding: u64::from(peer.outstanding),
+            stalls: peer.stalls,
+            expected,
+            window: view.window_bytes(),
+            is_open: false,
+            has_time: false,
+            finish: 0,
+            arrival: 0,
+            view,
+        };
+        bidder.weigh();
+        bidder
+    }
+
+    /// Has so many more outstanding, or fewer.
+    fn load(&mut self, change: i64) {
+        self.outstanding = self.outstanding.saturating_add_signed(change);
+        self.weigh();
+    }
+
+    /// Words of leaves are looked at far more often than leaves change hands: what follows from those that are
+    /// outstanding is worked out once.
+    fn weigh(&mut self) {
+        let bytes = self.outstanding * self.expected;
+        self.is_open = bytes < self.window;
+        self.has_time = bytes * 2 < self.window;
+        let queue = (self.outstanding + 1) * self.expected * 1_000_000;
+        let round_trip = self.view.round_trip.as_micros() as u64;
+        self.finish =
+            (queue / self.view.rate_bytes_per_s.max(1) + round_trip / 2) << self.stalls.min(8);
+        self.arrival = self.finish * 2 + round_trip;
     }
 
     fn word(&self, word: usize) -> u64 {
@@ -98,7 +122,7 @@ impl Offers {
         for bidder in bidders {
             let has = bidder.word(word);
             offers.somebody |= has;
-            offers.open |= if bidder.is_open() { has } else { 0 };
+            offers.open |= if bidder.is_open { has } else { 0 };
         }
         offers
     }
@@ -125,13 +149,7 @@ impl Asks {
                 .iter()
                 .filter_map(|view| {
                     let peer = peers.get(&view.slot)?;
-                    Some(Bidder {
-                        view: *view,
-                        has: &peer.has,
-                        outstanding: u64::from(peer.outstanding),
-                        stalls: peer.stalls,
-                        expected,
-                    })
+                    Some(Bidder::new(*view, peer, expected))
                 })
                 .collect();
             let mut moves = self.idle_moves(job, &mut bidders, parent, now);
@@ -199,12 +217,12 @@ impl Asks {
                 .iter_mut()
                 .filter(|bidder| match nobody_has {
                     true => bidder.view.slot == parent.slot,
-                    false => bidder.is_open() && bidder.word(word) & bit != 0,
+                    false => bidder.is_open && bidder.word(word) & bit != 0,
                 })
-                .min_by_key(|bidder| (bidder.finish(), bidder.view.slot));
+                .min_by_key(|bidder| (bidder.finish, bidder.view.slot));
             let Some(chosen) = chosen else { continue };
-            chosen.outstanding += 1;
-            let closed = !chosen.is_open();
+            chosen.load(1);
+            let closed = !chosen.is_open;
             moves.push(Move {
                 leaf,
                 from: NOBODY,
@@ -229,7 +247,7 @@ impl Asks {
                 continue;
             };
             let mut others = bidders.iter().enumerate();
-            if !others.any(|(index, other)| index != holder && other.has_time()) {
+            if !others.any(|(index, other)| index != holder && other.has_time) {
                 continue;
             }
             for word in 0..asked.as_raw_slice().len() {
@@ -242,7 +260,7 @@ impl Asks {
                     rest &= !bit;
                     let mut slot_of = |index: usize, change: i64| {
                         let bidder = bidders.get_mut(index)?;
-                        bidder.outstanding = bidder.outstanding.saturating_add_signed(change);
+                        bidder.load(change);
                         Some(bidder.view.slot)
                     };
                     if let (Some(from), Some(to)) = (slot_of(holder, -1), slot_of(winner, 1)) {
@@ -355,16 +373,16 @@ fn best_take_over(
     rest: u64,
 ) -> Option<(u64, usize)> {
     let current = bidders.get(holder)?;
-    let finish = current.finish();
+    let finish = current.finish;
     // A holder that has not got it waits for it itself: what is known to lie elsewhere comes sooner from there.
     let slow = !current.word(word);
     let wins = |bidder: &Bidder<'_>| {
-        let reach = if bidder.arrival() < finish { !0 } else { slow };
+        let reach = if bidder.arrival < finish { !0 } else { slow };
         bidder.word(word) & reach & rest
     };
     let others = || {
         let others = bidders.iter().enumerate();
-        others.filter(|(index, bidder)| *index != holder && bidder.has_time())
+        others.filter(|(index, bidder)| *index != holder && bidder.has_time)
     };
     let all = others().fold(0, |bits, (_, bidder)| bits | wins(bidder));
     if all == 0 {
@@ -373,7 +391,7 @@ fn best_take_over(
     let bit = all & all.wrapping_neg();
     others()
         .filter(|(_, bidder)| wins(bidder) & bit != 0)
-        .min_by_key(|(_, bidder)| (bidder.finish(), bidder.view.slot))
+        .min_by_key(|(_, bidder)| (bidder.finish, bidder.view.slot))
         .map(|(index, _)| (bit, index))
 }
 
@@ -385,7 +403,6 @@ mod tests {
     use crate::merkle::Geometry;
     use crate::relay::event::Source;
     use crate::relay::job::JobStart;
-    use crate::relay::peer::JobPeer;
 
     const LEAVES: u32 = 1_000;
 

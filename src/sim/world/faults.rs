@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::link::LinkOptions;
+use super::super::link::{Link, LinkOptions};
 use super::super::node::engine;
 use super::super::scenario::LinkChange;
 use super::{NodeId, What, World};
@@ -64,7 +64,8 @@ impl World {
         };
         let link = near.peers.get(&to).and_then(|peer| peer.link);
         let link = link.and_then(|link| self.links.get(link));
-        near.group == far.group && link.is_some_and(|link| link.up)
+        let carries = |link: &Link| link.up && link.options.loss < 1.0;
+        near.group == far.group && link.is_some_and(carries)
     }
 
     pub(super) fn befall(&mut self, fault: Fault) {
@@ -104,6 +105,7 @@ impl World {
                 if let Some(link) = self.link_mut(from, to) {
                     change.apply(&mut link.options);
                 }
+                self.resume(Some((from, to)));
             }
         }
     }
@@ -143,6 +145,7 @@ impl World {
     fn restart(&mut self, node: NodeId) {
         let seed = self.draw_seed();
         let now = self.now;
+        let shelf = self.shelf.clone();
         let Some(held) = self.nodes.get_mut(node) else {
             return;
         };
@@ -150,7 +153,11 @@ impl World {
             return;
         };
         let local = held.local(now);
-        held.actor = Some(engine(options, seed, local));
+        let mut actor = engine(options, seed, local);
+        if let Some(shelf) = shelf {
+            actor.set_shelf(shelf);
+        }
+        held.actor = Some(actor);
         self.news = true;
         self.dial_again(node);
     }

@@ -4,11 +4,11 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::super::super::agenda::Agenda;
 use super::super::super::link::UDP_OVERHEAD;
 use super::super::super::outcome::Outcome;
 use super::super::super::protocol::Progress;
 use super::super::super::trial::{Trial, millis};
-use super::super::agenda::Agenda;
 use super::super::network::{Carries, Way};
 use super::super::stage::Stage;
 use super::Fibre;

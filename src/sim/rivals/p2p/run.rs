@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use rand::RngExt as _;
 
+use super::super::super::agenda::Agenda;
 use super::super::super::outcome::Outcome;
 use super::super::super::protocol::Progress;
 use super::super::super::scenario::EventKind;
 use super::super::super::trial::{PlannedBlock, Trial, millis};
-use super::super::agenda::Agenda;
 use super::super::network::{Carries, Way};
 use super::super::stage::Stage;
 use super::super::tcp::{ACK_BYTES, Ack, Control, HEADER_BYTES, Segment, Sender};
