@@ -3,7 +3,8 @@
 //! A window that starts at ten segments (RFC 6928), doubles each round trip until the first loss and grows by a segment
 //! afterwards (RFC 5681), halves on a loss, and falls back to ten segments after idling (RFC 5681 section 4.1). A lost
 //! segment holds up all that follow by a round trip, or by a retransmission time-out if too little was in flight to
-//! notice. What it is not: CUBIC or BBR, selective acknowledgements, or a receiver's window.
+//! notice, or if it is lost again. What it is not: CUBIC or BBR, selective acknowledgements, or a receiver's window. Rivals,
+//! whose blocks go over TCP, have [`super::rivals::tcp`]; here it is requests, states and the like.
 
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -21,6 +22,9 @@ pub const TCP_OVERHEAD: usize = 52;
 const INITIAL_WINDOW: u64 = 10 * SEGMENT as u64;
 /// Linux's least retransmission time-out.
 const LEAST_TIMEOUT: Duration = Duration::from_millis(200);
+
+/// Linux's longest retransmission time-out.
+const LONGEST_TIMEOUT: Duration = Duration::from_secs(120);
 
 /// One direction of a connection.
 #[derive(Debug)]
@@ -95,6 +99,12 @@ impl ControlFlow {
         if lost {
             let noticed = self.in_flight >= 3 * SEGMENT as u64;
             at = at + if noticed { round_trip } else { timeout };
+            // What is lost again is only noticed by a time-out, twice as long each time (RFC 6298).
+            let mut wait = timeout;
+            while wait < LONGEST_TIMEOUT && link.loses_again(at, random) {
+                at = at + wait;
+                wait *= 2;
+            }
             self.threshold = (self.window / 2).max(2 * SEGMENT as u64);
             self.window = self.threshold;
         }
@@ -156,6 +166,14 @@ mod tests {
     fn ten_segments_take_one_way_and_eleven_a_round_trip_more() {
         assert_eq!(duration(0.0, 10 * SEGMENT, 1), 52);
         assert!(duration(0.0, 11 * SEGMENT, 1) >= 150);
+    }
+
+    #[test]
+    fn what_is_lost_again_and_again_costs_time_outs() {
+        let mut with: Vec<_> = (0..99).map(|seed| duration(0.6, 100, seed)).collect();
+        with.sort_unstable();
+        assert_eq!(with[10], 50);
+        assert!(with[50] >= 350 && with[90] > 2_000, "{with:?}");
     }
 
     #[test]

@@ -83,6 +83,10 @@ pub struct Arrival {
     pub flipped: Option<usize>,
 }
 
+/// After such a pause a burst of losses is over, or another has begun: bursts come from queues and radio, and last
+/// milliseconds.
+const BURST_PAUSE: Duration = Duration::from_millis(10);
+
 /// One direction of a link.
 #[derive(Clone, Debug)]
 pub struct Link {
@@ -92,6 +96,8 @@ pub struct Link {
     pub up: bool,
     queue: RateQueue,
     in_burst: bool,
+    /// When a packet was last lost or not.
+    last_draw: Time,
 }
 
 impl Link {
@@ -102,6 +108,7 @@ impl Link {
             up: true,
             queue: RateQueue::default(),
             in_burst: false,
+            last_draw: Time::ZERO,
         }
     }
 
@@ -112,8 +119,10 @@ impl Link {
             .pass(now, bytes, self.options.rate_bytes_per_s, room)
     }
 
-    /// Gilbert's model: a good state that loses nothing, a bad one that loses everything.
-    fn loses(&mut self, random: &mut StdRng) -> bool {
+    /// Gilbert's model: a good state that loses nothing, a bad one that loses everything. After a pause either state is
+    /// found as often as it is there: or else a sender that waits longer after each loss, as TCP does, would sit in one
+    /// burst for minutes.
+    fn loses(&mut self, now: Time, random: &mut StdRng) -> bool {
         let loss = self.options.loss.clamp(0.0, 1.0);
         if loss <= 0.0 {
             return false;
@@ -124,7 +133,11 @@ impl Link {
         }
         let leave = 1.0 / burst;
         let enter = (loss * leave / (1.0 - loss)).min(1.0);
-        self.in_burst = if self.in_burst {
+        let pause = now - self.last_draw;
+        self.last_draw = now;
+        self.in_burst = if pause > BURST_PAUSE {
+            random.random_bool(loss)
+        } else if self.in_burst {
             !random.random_bool(leave)
         } else {
             random.random_bool(enter)
@@ -152,7 +165,7 @@ impl Link {
         let left = self
             .occupy(now, length + UDP_OVERHEAD, true)
             .ok_or(Drop::Overflow)?;
-        if self.loses(random) {
+        if self.loses(now, random) {
             return Err(Drop::Lost);
         }
         let mut happens = |share: f64| share > 0.0 && random.random_bool(share.min(1.0));
@@ -199,7 +212,7 @@ impl Link {
         let left = self.occupy(now, length, true).ok_or(Drop::Overflow)?;
         let happens =
             |share: f64, random: &mut StdRng| share > 0.0 && random.random_bool(share.min(1.0));
-        if self.loses(random) || happens(self.options.corrupt, random) {
+        if self.loses(now, random) || happens(self.options.corrupt, random) {
             return Err(Drop::Lost);
         }
         let mut at = left + self.options.delay;
@@ -212,6 +225,11 @@ impl Link {
         Ok(at)
     }
 
+    /// Whether what was sent again at `now` is lost again.
+    pub(super) fn loses_again(&mut self, now: Time, random: &mut StdRng) -> bool {
+        self.loses(now, random)
+    }
+
     /// Sends a segment of a stream of `length` bytes, headers included: when it arrives, and whether it was lost before
     /// it did. A stream loses nothing for good; who asks adds the time of its recovery.
     pub(super) fn segment(
@@ -220,7 +238,7 @@ impl Link {
         length: usize,
         random: &mut StdRng,
     ) -> (Time, bool) {
-        let lost = self.loses(random);
+        let lost = self.loses(now, random);
         let left = self.occupy(now, length, false).unwrap_or(now);
         (left + self.options.delay, lost)
     }
@@ -278,6 +296,24 @@ mod tests {
         assert!((2_500..3_500).contains(&lost), "{lost}");
         let mean = lost as f64 / bursts as f64;
         assert!((5.0..7.0).contains(&mean), "{mean}");
+    }
+
+    #[test]
+    fn a_burst_does_not_outlast_a_pause() {
+        let options = LinkOptions {
+            loss: 0.1,
+            burst: 1_000.0,
+            ..LinkOptions::default()
+        };
+        let mut random = StdRng::seed_from_u64(2);
+        let mut link = Link::new(options);
+        let mut now = START;
+        let mut lost = 0;
+        for _ in 0..10_000 {
+            lost += u32::from(link.datagram(now, 100, &mut random).is_err());
+            now = now + Duration::from_millis(11);
+        }
+        assert!((800..1_200).contains(&lost), "{lost}");
     }
 
     #[test]
