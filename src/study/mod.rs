@@ -3,10 +3,12 @@
 //! - `source`: scenarios by name or from files, and the blocks they name
 //! - `runner`: seeds in parallel, and progress on stderr
 //! - `swarm`: swarms in parallel
+//! - `picture`: a file that can be written before it is known what to write
 //! - `print`: tables and comma-separated values
 //!
 //! What it is not: a simulator. It decides nothing that a run depends on; [`crate::sim`] does, from scenario and seed.
 
+mod picture;
 mod print;
 mod runner;
 mod source;
@@ -17,6 +19,7 @@ use std::process::ExitCode;
 use anyhow::Context as _;
 use serde_json::json;
 
+use self::picture::begin;
 use self::print::{compare_csv, compare_table, run_csv, run_table};
 use self::runner::{Progress, run_all};
 use self::source::{Material, senseless};
@@ -25,7 +28,7 @@ use crate::cli::{
 };
 use crate::sim::outcome::{Outcome, Row};
 use crate::sim::protocol::{self, Protocol};
-use crate::sim::scenario::Scenario;
+use crate::sim::scenario::{Scenario, ScenarioError};
 use crate::sim::{plot, standard};
 
 /// Nodes up to which a standard scenario is part of `compare` without being named: the larger ones take minutes.
@@ -85,12 +88,13 @@ fn material(study: &Study, runs: &Runs) -> anyhow::Result<Material> {
 
 fn protocol_named(name: &str) -> anyhow::Result<&'static dyn Protocol> {
     let names: Vec<&str> = protocol::every().map(Protocol::name).collect();
-    protocol::named(name).with_context(|| {
+    let unknown = || {
+        let known = names.join(", ");
         senseless(format!(
-            "no protocol is called {name:?}; give one of {}",
-            names.join(", ")
+            "no protocol is called {name:?}; give one of {known}"
         ))
-    })
+    };
+    Ok(protocol::named(name).ok_or_else(unknown)?)
 }
 
 fn protocols(names: &[String]) -> anyhow::Result<Vec<&'static dyn Protocol>> {
@@ -172,6 +176,11 @@ fn compare(options: &CompareOptions) -> anyhow::Result<ExitCode> {
 fn draw(options: &PlotOptions) -> anyhow::Result<ExitCode> {
     let mut material = Material::read(&options.study.scenario, &options.study.set)?;
     material.seeds(options.seed, Some(1));
+    let nodes = material.scenario.topology.nodes;
+    if let Some(node) = &options.node {
+        node_of(node, nodes)?;
+    }
+    let begun = begin(&options.output)?;
     let progress = Progress::new(!options.quiet);
     let names = match (&options.node, options.protocol.is_empty()) {
         (Some(_), true) => vec!["blocktorrent".to_owned()],
@@ -186,9 +195,25 @@ fn draw(options: &PlotOptions) -> anyhow::Result<ExitCode> {
         None => shares(&material.scenario, &runs),
         Some(node) => waterfall(&material.scenario, &runs, node)?,
     };
-    std::fs::write(&options.output, svg)
-        .with_context(|| format!("can't write {}", options.output.display()))?;
+    begun.end(&svg)?;
     Ok(verdict(&runs))
+}
+
+/// A number of a node, or `None` for the last one.
+fn node_of(node: &str, nodes: usize) -> Result<Option<usize>, ScenarioError> {
+    let advice = || {
+        let most = nodes.saturating_sub(1);
+        senseless(format!(
+            "--node {node}: give a number from 0 to {most}, or last"
+        ))
+    };
+    match node {
+        "last" => Ok(None),
+        number => match number.parse::<usize>() {
+            Ok(number) if number < nodes => Ok(Some(number)),
+            _ => Err(advice()),
+        },
+    }
 }
 
 fn shares(scenario: &Scenario, runs: &[Outcome]) -> String {
@@ -211,19 +236,10 @@ fn shares(scenario: &Scenario, runs: &[Outcome]) -> String {
 
 fn waterfall(scenario: &Scenario, runs: &[Outcome], node: &str) -> anyhow::Result<String> {
     let run = runs.first().context("there was no run")?;
-    let number = match node {
-        "last" => plot::last_node(run),
-        number => number.parse().ok(),
-    };
+    let number = node_of(node, scenario.topology.nodes)?.or_else(|| plot::last_node(run));
     let block = run.blocks.first().context("there was no block")?;
-    let part = number.and_then(|number| block.nodes.get(number));
-    let (Some(number), Some(part)) = (number, part) else {
-        let most = scenario.topology.nodes.saturating_sub(1);
-        return Err(senseless(format!(
-            "--node {node}: give a number from 0 to {most}, or last"
-        ))
-        .into());
-    };
+    let number = number.context("no node has the block")?;
+    let part = block.nodes.get(number).context("there is no such node")?;
     let title = format!(
         "{}: pieces at node {number}, {}, seed {}",
         scenario.name, run.protocol, run.seed

@@ -20,6 +20,8 @@ pub struct Material {
     /// What is to be run.
     pub scenario: Scenario,
     block: Option<Bytes>,
+    /// Where the scenario is from, and its text, for complaints.
+    origin: (String, String),
 }
 
 /// A complaint about what was asked for, not about the machine.
@@ -38,29 +40,35 @@ impl Material {
     ///
     /// One line: no such scenario, one that makes no sense, or a file that can't be read.
     pub fn read(name: &str, changes: &[(String, String)]) -> anyhow::Result<Self> {
-        let path = Path::new(name);
         let (text, folder) = match standard::text(name) {
             Some(text) => (text.to_owned(), PathBuf::new()),
-            None if path.is_file() => {
-                let bytes = bounded(path, MAX_SCENARIO_BYTES)?;
-                let text = String::from_utf8(bytes).map_err(|_| {
-                    senseless(format!("{name} is no text; give a scenario in TOML"))
-                })?;
-                (text, path.parent().map(Path::to_owned).unwrap_or_default())
-            }
-            None => {
-                let problem = format!(
-                    "no scenario and no file is called {name:?}; `blocktorrent sim list` lists the scenarios"
-                );
-                return Err(senseless(problem).into());
-            }
+            None => read_scenario(name)?,
         };
-        let scenario = Scenario::with_changes(name, &text, changes)?;
+        let mut scenario = Scenario::with_changes(name, &text, changes)?;
+        if scenario.name == Scenario::default().name
+            && let Some(stem) = Path::new(name).file_stem().and_then(|stem| stem.to_str())
+        {
+            let named = format!("name = {stem:?}");
+            scenario.name = Scenario::from_toml(name, &named).map_or(scenario.name, |it| it.name);
+        }
         let block = match &scenario.block.file {
-            Some(file) => Some(Bytes::from(bounded(&folder.join(file), MAX_BLOCK_FILE)?)),
+            Some(file) => {
+                let read = bounded(&folder.join(file), MAX_BLOCK_FILE);
+                let complain = |problem: anyhow::Error| {
+                    let advice = format!(
+                        "{problem:#}; give a raw block, by its path from where the scenario is"
+                    );
+                    ScenarioError::at_key(name, &text, "block.file", &advice)
+                };
+                Some(Bytes::from(read.map_err(complain)?))
+            }
             None => None,
         };
-        Ok(Self { scenario, block })
+        Ok(Self {
+            scenario,
+            block,
+            origin: (name.to_owned(), text),
+        })
     }
 
     /// Takes other seeds than the scenario's.
@@ -73,10 +81,44 @@ impl Material {
     ///
     /// # Errors
     ///
-    /// As [`Trial::new`].
+    /// As [`Trial::new`]; a trial in which no node counts.
     pub fn trial(&self, seed: u64) -> Result<Trial, ScenarioError> {
-        Trial::new(&self.scenario, seed, self.block.clone())
+        let (name, text) = &self.origin;
+        let trial = Trial::new(&self.scenario, seed, self.block.clone());
+        let trial = trial.map_err(|error| match error.problem.split_once(": ") {
+            Some((key, advice)) => ScenarioError::at_key(name, text, key, advice),
+            None => error,
+        })?;
+        let counts = |block| trial.counting(block).contains(&true);
+        match trial.blocks.iter().any(counts) {
+            true => Ok(trial),
+            false => Err(ScenarioError::at_key(
+                name,
+                text,
+                "measure",
+                "no node is left whose figures count; let one be joined, honest and not crashed for good that is not \
+                 the block's source",
+            )),
+        }
     }
+}
+
+/// The text of the scenario in the file `name`, and the folder that it lies in.
+fn read_scenario(name: &str) -> anyhow::Result<(String, PathBuf)> {
+    let path = Path::new(name);
+    if path.is_dir() {
+        return Err(senseless(format!("{name} is a folder; give a scenario in it")).into());
+    }
+    if name.is_empty() || !path.exists() {
+        let problem = format!(
+            "no scenario and no file is called {name:?}; `blocktorrent sim list` lists the scenarios"
+        );
+        return Err(senseless(problem).into());
+    }
+    let bytes = bounded(path, MAX_SCENARIO_BYTES)?;
+    let text = String::from_utf8(bytes)
+        .map_err(|_| senseless(format!("{name} is no text; give a scenario in TOML")))?;
+    Ok((text, path.parent().map(Path::to_owned).unwrap_or_default()))
 }
 
 fn bounded(path: &Path, most: u64) -> anyhow::Result<Vec<u8>> {
@@ -116,9 +158,30 @@ mod tests {
         std::fs::write(&path, "[block]\nfile = 'c.raw'").expect("written");
         let missing = problem(path.to_str().expect("text"));
         assert!(
-            missing.starts_with("can't read ") && missing.contains("c.raw"),
+            missing.contains("mine.toml, line 2: block.file: can't read ")
+                && missing.contains("c.raw"),
             "{missing}"
         );
+        std::fs::write(&path, "\n[block]\nfile = 'mine.toml'").expect("written");
+        let material = Material::read(path.to_str().expect("text"), &[]).expect("a scenario");
+        assert_eq!(material.scenario.name, "mine");
+        let no_block = material.trial(1).expect_err("no block").to_string();
+        assert!(
+            no_block
+                .contains("mine.toml, line 3: block.file: \"mine.toml\" is no serialized block"),
+            "{no_block}"
+        );
+        std::fs::write(&path, "[topology]\nnodes = 1").expect("written");
+        let alone = Material::read(path.to_str().expect("text"), &[]).expect("a scenario");
+        let alone = alone.trial(1).expect_err("nobody counts").to_string();
+        assert!(
+            alone.contains("no node is left whose figures count"),
+            "{alone}"
+        );
+        std::fs::write(&path, b"\xff").expect("written");
+        assert!(problem(path.to_str().expect("text")).contains("is no text"));
+        let folder = folder.path().to_str().expect("text");
+        assert!(problem(folder).contains("is a folder"));
         std::fs::write(&path, "[blok]").expect("written");
         let unknown = problem(path.to_str().expect("text"));
         assert!(

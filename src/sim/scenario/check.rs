@@ -35,13 +35,17 @@ fn fault<T>(key: impl Into<String>, advice: impl Into<String>) -> Result<T, Faul
 
 /// Whether `value` is a number from `least` to `most`.
 fn within(key: &str, value: f64, least: f64, most: f64) -> Result<(), Fault> {
-    match (least..=most).contains(&value) {
-        true => Ok(()),
-        false => fault(
-            key,
-            format!("{value} is out of range; give a number from {least} to {most}"),
-        ),
+    if (least..=most).contains(&value) {
+        return Ok(());
     }
+    let shown = match value.abs() < 1e15 {
+        true => value.to_string(),
+        false => format!("{value:e}"),
+    };
+    fault(
+        key,
+        format!("{shown} is out of range; give a number from {least} to {most}"),
+    )
 }
 
 fn counted(key: &str, value: usize, least: usize, most: usize) -> Result<(), Fault> {

@@ -50,17 +50,26 @@ impl Scenario {
                 })?;
             }
         }
-        scenario.check().map_err(|fault| ScenarioError {
-            file: file.to_owned(),
-            line: line_of(text, &fault.key),
-            problem: format!("{}: {}", fault.key, fault.advice),
-        })?;
+        scenario
+            .check()
+            .map_err(|fault| ScenarioError::at_key(file, text, &fault.key, &fault.advice))?;
         Ok(scenario)
     }
 
     /// The scenario as TOML, every key with its value: what [`Scenario::from_toml`] reads as the same scenario.
     pub fn to_toml(&self) -> String {
         toml::to_string(self).expect("its maps have strings for keys")
+    }
+}
+
+impl ScenarioError {
+    /// What is wrong with the value of a key (with dots before its tables) in the file `file`, whose content is `text`.
+    pub fn at_key(file: &str, text: &str, key: &str, advice: &str) -> Self {
+        Self {
+            file: file.to_owned(),
+            line: line_of(text, key),
+            problem: format!("{key}: {advice}"),
+        }
     }
 }
 
@@ -178,9 +187,18 @@ fn line_of(text: &str, path: &str) -> Option<usize> {
 /// What a parser says of a value, and what it should say to whoever wrote the value.
 const EXPECTED: &[(&str, &str)] = &[
     ("f64", "give a number, without quotes"),
-    ("u64", "give a whole number, 0 or more, without quotes"),
-    ("u32", "give a whole number, 0 or more, without quotes"),
-    ("usize", "give a whole number, 0 or more, without quotes"),
+    (
+        "u64",
+        "give a whole number from 0 to 18446744073709551615, without quotes",
+    ),
+    (
+        "u32",
+        "give a whole number from 0 to 4294967295, without quotes",
+    ),
+    (
+        "usize",
+        "give a whole number, 0 or more but not too large, without quotes",
+    ),
     ("u16", "give a whole number from 0 to 65535, without quotes"),
     ("u8", "give a whole number from 0 to 255, without quotes"),
     ("a string", "give text in quotes"),
@@ -195,6 +213,20 @@ fn plain(message: &str) -> String {
         && let Some((key, known)) = rest.split_once("`, expected ")
     {
         return unknown(key, known);
+    }
+    if let Some(rest) = message.strip_prefix("unknown variant `")
+        && let Some((value, known)) = rest.split_once("`, expected ")
+    {
+        let known: Vec<&str> = known.split('`').skip(1).step_by(2).collect();
+        let one_of = if known.len() > 1 { "one of " } else { "" };
+        let names = known.join(", ");
+        return format!(
+            "`{}` is not known here; write {one_of}{names}",
+            shown(value)
+        );
+    }
+    if let Some(key) = message.strip_prefix("missing field `") {
+        return format!("`{} is missing; add it", shown(key));
     }
     let advice = message.rsplit_once(", expected ").and_then(|(_, what)| {
         let known = EXPECTED.iter().find(|(expected, _)| *expected == what);

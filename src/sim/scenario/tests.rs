@@ -53,7 +53,7 @@ fn faults_are_named_by_line_and_key_with_what_to_write() {
         ),
         (
             "[topology]\nkind = 'knot'",
-            "line 2: kind: unknown variant `knot`, expected one of `line`",
+            "line 2: kind: `knot` is not known here; write one of line, ring",
         ),
         ("[topology]\nnodes = -1", "line 2: nodes: "),
         (
@@ -104,7 +104,19 @@ fn faults_are_named_by_line_and_key_with_what_to_write() {
             "[[event]]\nat_ms = 5\nkind = 'heal'\nbetween = [0, 1]",
             "line 4: event.0.between: leave it out",
         ),
-        ("[[event]]\nkind = 'heal'", "missing field `at_ms`"),
+        ("[[event]]\nkind = 'heal'", "`at_ms` is missing; add it"),
+        (
+            "[topology]\nkind = 'heap'",
+            "line 2: kind: `heap` is not known here; write one of line, ring, star,",
+        ),
+        (
+            "runs = 5000000000",
+            "line 1: runs: give a whole number from 0 to 4294967295",
+        ),
+        (
+            "[limit]\nseconds = 1e300",
+            "line 2: limit.seconds: 1e300 is out of range; give a number from",
+        ),
         (
             "[[adversary]]\nkind = 'alters-transactions'",
             "of 2 nodes at most 0 may be adversaries",
