@@ -57,6 +57,9 @@ pub struct Runs {
     /// Runs at the same time [default: one for each processor]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=1024))]
     pub threads: Option<u16>,
+    /// Memory that runs may take, in GB; fewer run at the same time, or none [default: what the machine has to spare]
+    #[arg(long, value_name = "GB", value_parser = gigabytes)]
+    pub memory_gb: Option<f64>,
     /// Print JSON
     #[arg(long, conflicts_with = "csv")]
     pub json: bool,
@@ -121,6 +124,9 @@ pub struct PlotOptions {
     /// The seed instead of the scenario's
     #[arg(long, value_name = "SEED")]
     pub seed: Option<u64>,
+    /// Memory that it may take, in GB [default: what the machine has to spare]
+    #[arg(long, value_name = "GB", value_parser = gigabytes)]
+    pub memory_gb: Option<f64>,
     /// Say nothing of progress
     #[arg(long)]
     pub quiet: bool,
@@ -163,6 +169,13 @@ fn range(text: &str) -> Result<(u64, u64), String> {
         false => Err(advice()),
         true if to - from > MAX_SWARMS => Err(format!("give at most {MAX_SWARMS} seeds at a time")),
         true => Ok((from, to)),
+    }
+}
+
+fn gigabytes(text: &str) -> Result<f64, String> {
+    match text.parse::<f64>() {
+        Ok(number) if number.is_finite() && number > 0.0 => Ok(number),
+        _ => Err("give a number of GB above 0, as in 8 or 0.5".to_owned()),
     }
 }
 

@@ -188,6 +188,21 @@ const fn pair(one: usize, other: usize) -> (usize, usize) {
     }
 }
 
+impl TopologySpec {
+    /// Links of a node, on average and rounded up.
+    pub fn mean_degree(&self) -> usize {
+        let most = self.nodes.saturating_sub(1);
+        let wanted = match self.kind {
+            Topology::Line | Topology::Ring | Topology::Star => 2,
+            Topology::Mesh => most,
+            Topology::Regular | Topology::SmallWorld | Topology::Geographic => {
+                self.degree.unwrap_or(DEFAULT_DEGREE)
+            }
+        };
+        wanted.min(most)
+    }
+}
+
 /// A random graph in which every node has `degree` links, by switching: a circulant graph, then as many exchanges of
 /// ends of two links as make it random (Milo et al., "On the uniform generation of random graphs with prescribed
 /// degree sequences", 2003: ten for each link), and more until it is in one piece. If `nodes * degree` is odd, one node

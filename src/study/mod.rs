@@ -3,11 +3,13 @@
 //! - `source`: scenarios by name or from files, and the blocks they name
 //! - `runner`: seeds in parallel, and progress on stderr
 //! - `swarm`: swarms in parallel
+//! - `memory`: what runs take of it, so that there is room for each
 //! - `picture`: a file that can be written before it is known what to write
 //! - `print`: tables and comma-separated values
 //!
 //! What it is not: a simulator. It decides nothing that a run depends on; [`crate::sim`] does, from scenario and seed.
 
+mod memory;
 mod picture;
 mod print;
 mod runner;
@@ -21,7 +23,7 @@ use serde_json::json;
 
 use self::picture::begin;
 use self::print::{compare_csv, compare_table, run_csv, run_table};
-use self::runner::{Progress, run_all};
+use self::runner::{Effort, Progress, run_all};
 use self::source::{Material, senseless};
 use crate::cli::{
     CompareOptions, PlotOptions, RunOptions, Runs, SimCommand, SimOptions, Study, print,
@@ -86,6 +88,10 @@ fn material(study: &Study, runs: &Runs) -> anyhow::Result<Material> {
     Ok(material)
 }
 
+fn effort(runs: &Runs) -> Effort {
+    Effort::new(runs.threads, runs.memory_gb)
+}
+
 fn protocol_named(name: &str) -> anyhow::Result<&'static dyn Protocol> {
     let names: Vec<&str> = protocol::every().map(Protocol::name).collect();
     let unknown = || {
@@ -108,7 +114,7 @@ fn run(options: &RunOptions) -> anyhow::Result<ExitCode> {
     let material = material(&options.study, &options.runs)?;
     let protocol = protocol_named(&options.protocol)?;
     let progress = Progress::new(!options.runs.quiet);
-    let mut runs = run_all(&material, protocol, options.runs.threads, &progress)?;
+    let mut runs = run_all(&material, protocol, effort(&options.runs), &progress)?;
     progress.clear();
     let code = verdict(&runs);
     if !options.pieces {
@@ -140,19 +146,23 @@ fn compare(options: &CompareOptions) -> anyhow::Result<ExitCode> {
             .collect(),
     };
     let protocols = protocols(&options.protocol)?;
+    let effort = effort(&options.runs);
     let progress = Progress::new(!options.runs.quiet);
     // All of them first: the last makes as much sense as the first, or nothing is run.
     let mut materials = Vec::new();
     for name in &named {
         let mut material = Material::read(name, &options.set)?;
         material.seeds(options.runs.seed, options.runs.runs);
+        for protocol in &protocols {
+            effort.threads_for(&material, *protocol)?;
+        }
         materials.push(material);
     }
     let mut rows = Vec::new();
     let mut clean = true;
     for material in &materials {
         for protocol in &protocols {
-            let runs = run_all(material, *protocol, options.runs.threads, &progress)?;
+            let runs = run_all(material, *protocol, effort, &progress)?;
             clean &= runs.iter().all(|run| run.violations.is_empty());
             rows.extend(Row::of(&runs));
         }
@@ -180,6 +190,7 @@ fn draw(options: &PlotOptions) -> anyhow::Result<ExitCode> {
     if let Some(node) = &options.node {
         node_of(node, nodes)?;
     }
+    let effort = Effort::new(Some(1), options.memory_gb);
     let begun = begin(&options.output)?;
     let progress = Progress::new(!options.quiet);
     let names = match (&options.node, options.protocol.is_empty()) {
@@ -188,7 +199,7 @@ fn draw(options: &PlotOptions) -> anyhow::Result<ExitCode> {
     };
     let mut runs = Vec::new();
     for protocol in protocols(&names)? {
-        runs.extend(run_all(&material, protocol, Some(1), &progress)?);
+        runs.extend(run_all(&material, protocol, effort, &progress)?);
     }
     progress.clear();
     let svg = match &options.node {

@@ -1,11 +1,13 @@
 //! Runs of different seeds side by side, and how far they are.
 
 use std::io::{IsTerminal as _, Write as _};
+use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::memory;
 use super::source::Material;
 use crate::sim::outcome::Outcome;
 use crate::sim::protocol::{self, Protocol};
@@ -64,20 +66,56 @@ impl Progress {
     }
 }
 
+/// What runs may take of the machine.
+#[derive(Clone, Copy, Debug)]
+pub struct Effort {
+    threads: NonZeroU32,
+    memory: Option<u64>,
+}
+
+impl Effort {
+    /// So many runs at the same time (`None`: one for each processor) in so many GB (`None`: what there is to spare).
+    pub fn new(threads: Option<u16>, memory_gb: Option<f64>) -> Self {
+        let given = threads.and_then(|threads| NonZeroU32::new(threads.into()));
+        let processors = || {
+            let processors = thread::available_parallelism().ok();
+            processors.and_then(|count| NonZeroU32::try_from(NonZeroUsize::from(count)).ok())
+        };
+        Self {
+            threads: given.or_else(processors).unwrap_or(NonZeroU32::MIN),
+            memory: memory::limit(memory_gb),
+        }
+    }
+
+    /// Runs at the same time.
+    ///
+    /// # Errors
+    ///
+    /// When there is not memory enough for one.
+    pub fn threads_for(
+        self,
+        material: &Material,
+        protocol: &dyn Protocol,
+    ) -> Result<u32, ScenarioError> {
+        let wanted = NonZeroU32::new(material.scenario.runs).unwrap_or(NonZeroU32::MIN);
+        let wanted = wanted.min(self.threads);
+        memory::side_by_side(material, protocol, wanted, self.memory).map(NonZeroU32::get)
+    }
+}
+
 /// Runs every seed of a scenario with a protocol; the outcomes in order of their seeds.
 ///
 /// # Errors
 ///
-/// What only shows in a trial.
+/// What only shows in a trial; too little memory.
 pub fn run_all(
     material: &Material,
     protocol: &dyn Protocol,
-    threads: Option<u16>,
+    effort: Effort,
     progress: &Progress,
 ) -> Result<Vec<Outcome>, ScenarioError> {
     let count = material.scenario.runs;
-    let processors = thread::available_parallelism().map_or(1, usize::from);
-    let threads = threads.map_or(processors, usize::from).min(count as usize);
+    let threads = effort.threads_for(material, protocol)?;
     let next = AtomicU32::new(0);
     let done = AtomicU32::new(0);
     let work = || {
@@ -152,8 +190,10 @@ mod tests {
         let changes = changes.map(|(key, value)| (key.to_owned(), value.to_owned()));
         let material = Material::read("wild", &changes).expect("standard");
         let quiet = Progress::new(false);
-        let alone = run_all(&material, &Blocktorrent, Some(1), &quiet).expect("runs");
-        let together = run_all(&material, &Blocktorrent, Some(4), &quiet).expect("runs");
+        let alone =
+            run_all(&material, &Blocktorrent, Effort::new(Some(1), None), &quiet).expect("runs");
+        let together =
+            run_all(&material, &Blocktorrent, Effort::new(Some(4), None), &quiet).expect("runs");
         assert_eq!(alone, together);
         let seeds: Vec<u64> = alone.iter().map(|run| run.seed).collect();
         assert_eq!(seeds, [1, 2, 3, 4, 5, 6]);

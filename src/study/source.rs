@@ -15,6 +15,11 @@ const MAX_SCENARIO_BYTES: u64 = 1 << 20;
 /// Bytes of a block file at most, as of a synthetic block: what a world has room for.
 const MAX_BLOCK_FILE: u64 = 256_000_000;
 
+/// Bytes of a transaction, on average.
+pub const MEAN_TRANSACTION: u64 = 450;
+/// Transactions of a block of which nothing is said, or of the one that is built in, about.
+const DEFAULT_TRANSACTIONS: u32 = 3_100;
+
 /// A scenario, and the content of the file that it names.
 pub struct Material {
     /// What is to be run.
@@ -75,6 +80,17 @@ impl Material {
     pub fn seeds(&mut self, seed: Option<u64>, runs: Option<u32>) {
         self.scenario.seed = seed.unwrap_or(self.scenario.seed);
         self.scenario.runs = runs.unwrap_or(self.scenario.runs);
+    }
+
+    /// Bytes of a block, about.
+    pub fn block_bytes(&self) -> u64 {
+        let spec = &self.scenario.block;
+        let few = u64::from(spec.transactions.unwrap_or(DEFAULT_TRANSACTIONS)) * MEAN_TRANSACTION;
+        match (&self.block, spec.bytes) {
+            (Some(file), _) => file.len() as u64,
+            (None, Some(bytes)) => bytes,
+            (None, None) => few,
+        }
     }
 
     /// The trial of one seed.
