@@ -208,6 +208,7 @@ What the columns mean:
   bound     how soon a node could have the block at best: delay, and the bytes that have to cross at the link's rate;
             in a swarm with uplinks of its nodes, no sooner than all of them together can send
   added     how much later than that it had it, for half of the nodes (p50) and for 95% of them (p95)
+  x bound   how long half of the nodes waited, as a multiple of the bound
   complete  share of nodes that had it at all
   no ask    share of nodes that had it without asking anyone for any of it
   bytes     bytes that came to a node for a block, headers of IP, UDP and TCP not counted

@@ -9,13 +9,15 @@
 //!   source and receiver (Ford and Fulkerson, "Maximal flow through a network", 1956). For a line it is the former.
 //! - **A swarm**: `max(F/u_s, F/d_min, N·F/(u_s + Σu_i))` for `N` receivers of `F` bytes, an uplink `u_s` of the source,
 //!   uplinks `u_i` and a slowest downlink `d_min` of the receivers (Kumar and Ross, "Peer-assisted file distribution: the
-//!   minimum distribution time", HotWeb 2006), and the delay of the way.
+//!   minimum distribution time", HotWeb 2006), and the delay of the way. Where receivers need different amounts, it is
+//!   taken of those that need no more than the one in question: so many can't have theirs sooner, all of them together.
 //!
 //! None of them counts headers of datagrams, acknowledgements, or computing: nobody can have none of these.
 
 mod flow;
 mod network;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 pub use network::{LinkRate, Network};
@@ -67,6 +69,28 @@ pub fn swarm(source_up: Option<u64>, receivers: &[(u64, Option<u64>, Option<u64>
         .chain([source, transfer(needed, uplinks)])
         .max()
         .unwrap_or_default()
+}
+
+/// The swarm bound of receivers that need different amounts, by what they need: how soon all can have theirs that need no
+/// more. The others help to send.
+pub fn swarms(
+    source_up: Option<u64>,
+    mut receivers: Vec<(u64, Option<u64>, Option<u64>)>,
+) -> BTreeMap<u64, Duration> {
+    let rate = |rate: Option<u64>| rate.map(|rate| rate as f64);
+    let uplinks = receivers.iter().map(|(_, up, _)| rate(*up));
+    let uplinks = uplinks.chain([rate(source_up)]).sum::<Option<f64>>();
+    receivers.sort_unstable_by_key(|(bytes, ..)| *bytes);
+    let (mut needed, mut slowest) = (0.0, Duration::ZERO);
+    let mut bounds = BTreeMap::new();
+    for (bytes, _, down) in receivers {
+        needed += bytes as f64;
+        slowest = slowest.max(transfer(bytes as f64, rate(down)));
+        let source = transfer(bytes as f64, rate(source_up));
+        // Of those that need the same the last one has the sum of all.
+        bounds.insert(bytes, slowest.max(source).max(transfer(needed, uplinks)));
+    }
+    bounds
 }
 
 #[cfg(test)]

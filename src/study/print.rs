@@ -28,7 +28,7 @@ pub fn list(scenarios: &[Scenario], protocols: &[&dyn Protocol]) -> String {
 /// Scenarios and protocols side by side.
 pub fn compare_table(rows: &[Row]) -> String {
     let mut text = format!(
-        "{:<22} {:<16} {:>6} {:>9} {:>9} {:>10} {:>10} {:>9} {:>7} {:>10} {:>8}\n",
+        "{:<22} {:<16} {:>6} {:>9} {:>9} {:>10} {:>10} {:>8} {:>9} {:>7} {:>10} {:>8}\n",
         "scenario",
         "protocol",
         "nodes",
@@ -36,6 +36,7 @@ pub fn compare_table(rows: &[Row]) -> String {
         "bound ms",
         "added p50",
         "added p95",
+        "x bound",
         "complete",
         "no ask",
         "bytes",
@@ -49,7 +50,7 @@ pub fn compare_table(rows: &[Row]) -> String {
         before = &row.scenario;
         let _ = writeln!(
             text,
-            "{:<22} {:<16} {:>6} {:>9.0} {:>9.1} {:>10} {:>10} {:>9} {:>7} {:>10.0} {:>8.2}",
+            "{:<22} {:<16} {:>6} {:>9.0} {:>9.1} {:>10} {:>10} {:>8} {:>9} {:>7} {:>10.0} {:>8.2}",
             row.scenario,
             row.protocol,
             row.nodes,
@@ -57,6 +58,7 @@ pub fn compare_table(rows: &[Row]) -> String {
             row.bound_ms,
             millis(row.added_delay_ms_p50),
             millis(row.added_delay_ms_p95),
+            times(row),
             percent(row.complete_share),
             percent(row.request_free_share),
             row.bytes_per_node,
@@ -171,6 +173,14 @@ fn millis(value: Option<f64>) -> String {
     value.map_or_else(|| "never".to_owned(), |value| format!("{value:.1}"))
 }
 
+/// How much longer than at best half of the nodes waited.
+fn times(row: &Row) -> String {
+    match row.added_delay_ms_p50 {
+        Some(added) if row.bound_ms > 0.0 => format!("{:.2}", 1.0 + added / row.bound_ms),
+        _ => "-".to_owned(),
+    }
+}
+
 fn percent(share: f64) -> String {
     format!("{:.1}%", share * 100.0)
 }
@@ -202,6 +212,7 @@ mod tests {
         let widths: Vec<usize> = table.lines().map(str::len).collect();
         assert_eq!(widths[0], widths[1]);
         assert!(table.contains("never") && table.contains("90.0%"));
+        assert!(table.contains(" 1.04 "), "{table}");
         let csv = compare_csv(&[row()]);
         let serde_json::Value::Object(json) = serde_json::json!(row()) else {
             panic!("a row is an object");

@@ -1,11 +1,11 @@
 //! The bounds of every node of a network.
 
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BTreeMap, BinaryHeap};
 use std::time::Duration;
 
 use super::flow::{FlowNetwork, UNLIMITED};
-use super::{swarm, transfer};
+use super::{swarms, transfer};
 
 /// Nodes up to which the narrowest cut is computed; beyond it, the cuts around source and receiver stand for it, which
 /// gives a lower bound too, and in networks without a bottleneck the same.
@@ -41,17 +41,18 @@ impl Network {
             })
             .collect();
         let together = match self.up.is_empty() {
-            true => Duration::ZERO,
-            false => swarm(self.sends(source), &receivers),
+            true => BTreeMap::new(),
+            false => swarms(self.sends(source), receivers),
         };
         let bound = |(node, delay): (usize, &Option<Duration>)| {
             let delay = (*delay)?;
             if node == source {
                 return Some(Duration::ZERO);
             }
-            let needs = bytes.get(node).copied().unwrap_or(0) as f64;
+            let needs = bytes.get(node).copied().unwrap_or(0);
             let flow = self.flow(source, node);
-            let alone = transfer(needs, (flow != UNLIMITED).then_some(flow));
+            let alone = transfer(needs as f64, (flow != UNLIMITED).then_some(flow));
+            let together = together.get(&needs).copied().unwrap_or_default();
             Some(delay + alone.max(together))
         };
         delays.iter().enumerate().map(bound).collect()

@@ -132,6 +132,25 @@ proptest! {
     }
 
     #[test]
+    fn who_needs_less_waits_for_nobody_who_needs_more(
+        source in 1u64..1_000,
+        receivers in prop::collection::vec((0u64..20, 1u64..1_000, 1u64..1_000), 1..9),
+    ) {
+        let given: Vec<_> = receivers.iter().map(|&(bytes, up, down)| (bytes, Some(up), Some(down))).collect();
+        let bounds = swarms(Some(source), given);
+        for &(needs, ..) in &receivers {
+            // The others need nothing, and send all the same.
+            let alike: Vec<_> = receivers
+                .iter()
+                .map(|&(bytes, up, down)| (if bytes <= needs { bytes } else { 0 }, up, down))
+                .collect();
+            let expected = swarm_by_sets(source, &alike);
+            let bound = bounds[&needs].as_secs_f64();
+            prop_assert!((bound - expected).abs() < 1e-6 * expected.max(1e-3), "{bound} {expected}");
+        }
+    }
+
+    #[test]
     fn a_line_is_the_same_seen_as_a_network(
         hops in prop::collection::vec((0u64..100, 1u64..10_000_000), 1..7), bytes in 1u64..10_000_000,
     ) {

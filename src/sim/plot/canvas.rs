@@ -11,6 +11,8 @@ const LEFT: f64 = 70.0;
 const RIGHT: f64 = 200.0;
 const TOP: f64 = 50.0;
 const BOTTOM: f64 = 60.0;
+/// Points closer than this, in px, look like one.
+const NEAR: f64 = 0.7;
 /// Ticks of an axis, about.
 const TICKS: f64 = 6.0;
 
@@ -118,12 +120,19 @@ impl Canvas {
         );
     }
 
-    /// A line through points.
+    /// A line through points; those that nobody could tell from the one before are left out.
     pub(super) fn line(&mut self, frame: &Frame, points: &[(f64, f64)], colour: &str) {
-        let points = points
-            .iter()
-            .map(|&(x, y)| format!("{:.1},{:.1}", frame.x(x), frame.y(y)));
-        let points: Vec<String> = points.collect();
+        let mut kept: Vec<(f64, f64)> = Vec::new();
+        for (index, &(x, y)) in points.iter().enumerate() {
+            let (x, y) = (frame.x(x), frame.y(y));
+            let near = |&(before_x, before_y): &(f64, f64)| {
+                (x - before_x).abs() < NEAR && (y - before_y).abs() < NEAR
+            };
+            if index + 1 == points.len() || !kept.last().is_some_and(near) {
+                kept.push((x, y));
+            }
+        }
+        let points: Vec<String> = kept.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
         let _ = writeln!(
             self.svg,
             "<polyline points=\"{}\" fill=\"none\" stroke=\"{colour}\" stroke-width=\"2\"/>",
@@ -195,6 +204,23 @@ fn escaped(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_line_of_thousands_of_points_is_one_of_hundreds() {
+        let frame = Frame::new(1.0, 1.0);
+        let points: Vec<(f64, f64)> = (0..=10_000)
+            .map(|step| (f64::from(step) / 1e4, f64::from(step) / 1e4))
+            .collect();
+        let mut canvas = Canvas::new("t", WIDTH, HEIGHT);
+        canvas.line(&frame, &points, "red");
+        let svg = canvas.finish();
+        assert!(
+            svg.contains("points=\"70.0,400.0 ") && svg.contains(" 660.0,50.0\""),
+            "{svg}"
+        );
+        let drawn = svg.matches(',').count();
+        assert!((300..1_000).contains(&drawn), "{drawn}");
+    }
 
     #[test]
     fn ticks_are_round() {
