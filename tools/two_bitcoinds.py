@@ -106,7 +106,9 @@ class Bitcoind:
                 self.executable, "-regtest", f"-datadir={self.folder}", "-printtoconsole=0",
                 f"-rpcport={self.rpc_port}", f"-bind=127.0.0.1:{self.p2p_port}", "-dnsseed=0", "-fixedseeds=0",
                 "-minrelaytxfee=0", "-blockmintxfee=0", "-maxmempool=600", "-limitancestorcount=1000",
-                "-whitelist=noban@127.0.0.1", *[f"-zmqpub{topic}={zmq}" for topic in topics],
+                "-whitelist=noban@127.0.0.1",
+                # On regtest it looks at the whole mempool after every transaction.
+                "-checkmempool=0", "-checkblockindex=0", *[f"-zmqpub{topic}={zmq}" for topic in topics],
             ],
             stdout=subprocess.DEVNULL,
         )

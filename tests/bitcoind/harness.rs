@@ -89,6 +89,8 @@ impl Bitcoind {
             "-nodebuglogfile".into(),
             "-debug=net".into(),
             "-debug=cmpctblock".into(),
+            // On regtest it looks at the whole mempool after every transaction.
+            "-checkmempool=0".into(),
         ];
         let mut all: Vec<OsString> = own.into_iter().map(OsString::from).collect();
         all.extend(arguments.iter().map(OsString::from));

@@ -132,7 +132,7 @@ impl Context {
     /// Height of the newest block of the active chain that is kept, among the last [`SEARCHED_BLOCKS`].
     async fn newest_kept(&self, chain: &ChainView) -> Result<Option<u32>, RpcError> {
         let lowest = chain.height.saturating_sub(SEARCHED_BLOCKS);
-        if self.store.len() == 0 {
+        if self.store.is_empty() {
             return Ok(None);
         }
         for height in (lowest.max(chain.start_height)..=chain.height).rev() {
