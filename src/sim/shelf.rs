@@ -15,7 +15,7 @@ use crate::relay::Shelf;
 #[derive(Debug, Default)]
 pub(super) struct Blocks {
     blocks: BTreeMap<[u8; 32], Bytes>,
-    transactions: HashMap<[u8; 32], Bytes, BuildHasherDefault<DefaultHasher>>,
+    by_wtxid: HashMap<[u8; 32], Bytes, BuildHasherDefault<DefaultHasher>>,
 }
 
 impl Blocks {
@@ -36,7 +36,7 @@ impl Blocks {
             };
             let each = transactions.iter();
             let each = each.map(|transaction| (transaction.wtxid(), transaction.bytes().clone()));
-            shelf.transactions.extend(each);
+            shelf.by_wtxid.extend(each);
         }
         shelf
     }
@@ -44,7 +44,7 @@ impl Blocks {
 
 impl Shelf for Blocks {
     fn transaction(&self, wtxid: &[u8; 32]) -> Option<Bytes> {
-        self.transactions.get(wtxid).cloned()
+        self.by_wtxid.get(wtxid).cloned()
     }
 
     fn block(&self, hash: &[u8; 32]) -> Option<Bytes> {
@@ -68,7 +68,7 @@ mod tests {
         let known = BTreeMap::from([(workload.hash, workload.block.clone()), none]);
         let shelf = Blocks::new(&known);
         assert_eq!(shelf.block(&workload.hash), Some(workload.block.clone()));
-        assert_eq!(shelf.transactions.len(), workload.transactions.len() + 1);
+        assert_eq!(shelf.by_wtxid.len(), workload.transactions.len() + 1);
         for bytes in &workload.transactions {
             let wtxid = Transaction::parse(bytes.clone())
                 .expect("a transaction")
