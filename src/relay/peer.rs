@@ -334,6 +334,10 @@ impl JobPeer {
                 bit.set(false);
             }
             front.start += 1;
+            // Used up, it would lie behind whatever is sent again, and more with each loss.
+            if front.is_empty() {
+                self.ready.pop_front();
+            }
         }
         self.cell = 0;
     }
@@ -470,5 +474,20 @@ mod tests {
         );
         assert_eq!(ranges(&Set::repeat(false, 9)).count(), 0);
         assert!(ranges(&Set::repeat(true, 9)).eq(std::iter::once(0..9)));
+    }
+
+    /// As where every datagram is lost before the next thing to send is looked for.
+    #[test]
+    fn what_is_sent_again_and_again_piles_nothing_up() {
+        let mut peer = peer();
+        for leaf in [7, 9] {
+            peer.want(leaf, true);
+        }
+        for _ in 0..50 {
+            assert_eq!(peer.next_ready(), Some(7));
+            peer.ready_sent();
+            peer.resend(7);
+        }
+        assert_eq!(peer.ready.len(), 2);
     }
 }

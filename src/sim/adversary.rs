@@ -77,3 +77,6 @@ impl Casting {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

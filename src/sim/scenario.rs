@@ -21,10 +21,16 @@
 //!     at_ms = 40                  # after the first block was handed in
 //!     kind = 'crash'
 //!     nodes = [2]
+//!     [[adversary]]               # in a place that does not cut honest nodes off, drawn from the seed
+//!     kind = 'alters-hashes'
 //! ")?;
 //! assert_eq!(scenario.topology.nodes, 6);
 //! # Ok::<(), blocktorrent::sim::scenario::ScenarioError>(())
 //! ```
+//!
+//! Adversaries are of these kinds ([`AdversaryKind`] says what each does): `alters-hashes`, `alters-transactions`,
+//! `alters-witnesses`, `false-count`, `false-short-ids`, `valid-work-invalid-block`, `withholds`, `trickles`, `floods`,
+//! `replays`, `spoofs`, `opens-jobs-without-end`, `claims-impossible`, `many-identities`.
 //!
 //! What it is not: resolved. Files are named here and read by who may read files; what is drawn from the seed is
 //! drawn by [`super::trial`].
