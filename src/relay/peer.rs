@@ -335,7 +335,7 @@ impl JobPeer {
             }
             front.start += 1;
             // Used up, it would lie behind whatever is sent again, and more with each loss.
-            if front.is_empty() {
+            if front.start >= front.end {
                 self.ready.pop_front();
             }
         }
