@@ -75,6 +75,9 @@ pub(crate) struct JobPeer {
     pub has_hashes: Set,
     /// How many bits of `has` are set.
     pub has_count: u32,
+    /// The two sets for the count that the peer claims, while another is tried: it has been acknowledged, and is not
+    /// said again.
+    pub kept: Option<(Set, Set)>,
 
     /// Transactions that the peer wants and that are not verified here.
     pub wanted: Set,
@@ -152,6 +155,7 @@ impl JobPeer {
             has: leaf_set(),
             has_hashes: chunk_set(),
             has_count: 0,
+            kept: None,
             wanted: leaf_set(),
             queued: leaf_set(),
             ready: VecDeque::new(),
@@ -215,6 +219,29 @@ impl JobPeer {
         new
     }
 
+    /// Takes over from itself under another count what it said it has, or keeps that for when its own is tried again.
+    pub fn take_kept(&mut self, old: &mut Self, old_count: u32) {
+        let of_claim = old.claimed_count == Some(old_count);
+        let kept = match of_claim {
+            true => Some((
+                std::mem::take(&mut old.has),
+                std::mem::take(&mut old.has_hashes),
+            )),
+            false => old.kept.take(),
+        };
+        match kept {
+            Some((has, has_hashes))
+                if self.claimed_count == Some(self.has.len() as u32)
+                    && has.len() == self.has.len() =>
+            {
+                self.has_count = has.count_ones() as u32;
+                self.has = has;
+                self.has_hashes = has_hashes;
+            }
+            kept => self.kept = kept,
+        }
+    }
+
     /// Notes that the peer says it does not have these transactions.
     pub fn note_lacks(&mut self, range: Range<u32>) {
         let range = range.start as usize..(range.end as usize).min(self.has.len());
@@ -238,6 +265,7 @@ impl JobPeer {
                 Some(last) if last.end == leaf => last.end += 1,
                 _ => self.ready.push_back(leaf..leaf + 1),
             }
+            self.pack_ready();
         } else {
             self.wanted.set(position, true);
         }
@@ -362,7 +390,25 @@ impl JobPeer {
             } else {
                 self.ready.push_front(leaf..leaf + 1);
             }
+            self.pack_ready();
         }
+    }
+
+    /// Makes the stretches of what is to be sent anew once they are more than there are transactions: some hold nothing
+    /// that is queued any longer. The transaction that goes out in parts stays in front.
+    fn pack_ready(&mut self) {
+        if self.ready.len() <= self.queued.len() {
+            return;
+        }
+        let first = self.ready.front().map(|front| front.start);
+        let first = first.filter(|_| self.cell > 0);
+        let others = ranges(&self.queued).flat_map(|range| match first {
+            Some(first) if range.contains(&first) => [range.start..first, first + 1..range.end],
+            _ => [range, 0..0],
+        });
+        let front = first.map(|first| first..first + 1);
+        let all = front.into_iter().chain(others);
+        self.ready = all.filter(|range| range.start < range.end).collect();
     }
 
     /// Notes that a transaction is verified here, for the next JOB_STATE, unless the peer has it.

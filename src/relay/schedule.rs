@@ -262,6 +262,14 @@ impl Asks {
                 self.wake_at(until);
             }
         }
+        // What a peer was asked for before it claimed another count would be waited for without end.
+        let count = job.geometry.count();
+        for (slot, peer) in peers.iter_mut() {
+            if peer.outstanding > 0 && peer.claims_other(count) {
+                self.take_back(*slot, |_| !0);
+                peer.outstanding = 0;
+            }
+        }
         let views: Vec<PeerView> = views
             .iter()
             .filter(|view| {

@@ -1,6 +1,6 @@
 //! One node of a world: an engine, and what is noted about it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use bitcoin::block::Header;
@@ -145,6 +145,8 @@ pub(super) struct Peer {
     /// The link to it, by its place among the world's.
     pub link: Option<usize>,
     pub traffic: Traffic,
+    /// Sessions that hold the UDP path for proven: of several at one address each proves it.
+    pub proven_by: BTreeSet<SessionId>,
 }
 
 pub(super) struct Node {

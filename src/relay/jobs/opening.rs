@@ -217,6 +217,10 @@ impl Engine {
         if open.sender_has_all && open.count == count {
             peer.note_has(0..count);
         }
+        if new_claim && !complete {
+            entry.asks.dirty = true;
+        }
+        let peer = entry.peer(slot, now);
         if first {
             // It has its own source: what it lacks it asks for.
             peer.push.clear();
@@ -349,7 +353,7 @@ impl Engine {
         let Some(geometry) = Geometry::new(count) else {
             return;
         };
-        let peers = std::mem::take(&mut entry.peers);
+        let (peers, old_count) = (std::mem::take(&mut entry.peers), entry.job.geometry.count());
         let job = entry.job.with_count(geometry, bytes);
         let draw = self.random.random();
         let (cold, last_news, recounts) = (entry.asks.cold, entry.last_news, entry.recounts);
@@ -358,7 +362,7 @@ impl Engine {
         entry.last_news = last_news;
         entry.recounts = recounts + 1;
         entry.counted_from = Some(claimant);
-        for (slot, old) in peers {
+        for (slot, mut old) in peers {
             let peer = entry.peer(slot, now);
             peer.their_id = old.their_id;
             peer.opened_at = old.opened_at;
@@ -368,6 +372,7 @@ impl Engine {
             peer.pushed_to_us = old.pushed_to_us;
             peer.claims_all = old.claims_all;
             peer.closed = old.closed;
+            peer.take_kept(&mut old, old_count);
             if peer.claims_all && peer.claimed_count == Some(count) {
                 peer.note_has(0..count);
             }

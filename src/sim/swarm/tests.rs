@@ -25,6 +25,14 @@ const ONCE_FAILED: &[(u64, &str)] = &[
         "who brought the last transaction was blamed for another's false hashes",
     ),
     (
+        184,
+        "what was asked of a peer that claimed another count later was waited for",
+    ),
+    (
+        225,
+        "what peers had said they have was forgotten when another count was tried",
+    ),
+    (
         398,
         "a contradiction between several sources was left alone",
     ),

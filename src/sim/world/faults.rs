@@ -136,6 +136,7 @@ impl World {
         held.wakes_at = None;
         for peer in held.peers.values_mut() {
             peer.traffic.proven = false;
+            peer.proven_by.clear();
             peer.traffic.udp_unproven = 0;
         }
         self.news = true;

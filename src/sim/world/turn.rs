@@ -122,7 +122,12 @@ impl World {
                 if let Some(held) = self.nodes.get_mut(node)
                     && let Some(&(_, peer)) = held.sessions.get(session)
                 {
-                    held.peers.entry(peer).or_default().traffic.proven = *udp;
+                    let peer = held.peers.entry(peer).or_default();
+                    match udp {
+                        true => peer.proven_by.insert(*session),
+                        false => peer.proven_by.remove(session),
+                    };
+                    peer.traffic.proven = !peer.proven_by.is_empty();
                 }
             }
             Event::Refused {
