@@ -12,7 +12,7 @@ use super::super::link::UDP_OVERHEAD;
 use super::super::node::{ChunkNote, Completion, data_address, node_at};
 use super::super::outcome::PieceSource;
 use super::{What, World};
-use crate::relay::{Engine, Event, Refusal, Source, WakeReason};
+use crate::relay::{Engine, Event, Refusal, SessionId, Source, WakeReason};
 
 /// Datagrams that one turn may give out; the largest block is 4,000, to a few peers.
 const MAX_TURN_DATAGRAMS: usize = 200_000;
@@ -118,18 +118,7 @@ impl World {
                     from,
                 });
             }
-            Event::PathChanged { session, udp } => {
-                if let Some(held) = self.nodes.get_mut(node)
-                    && let Some(&(_, peer)) = held.sessions.get(session)
-                {
-                    let peer = held.peers.entry(peer).or_default();
-                    match udp {
-                        true => peer.proven_by.insert(*session),
-                        false => peer.proven_by.remove(session),
-                    };
-                    peer.traffic.proven = !peer.proven_by.is_empty();
-                }
-            }
+            Event::PathChanged { session, udp } => self.note_path(node, *session, *udp),
             Event::Refused {
                 session, refusal, ..
             } => {
@@ -158,6 +147,22 @@ impl World {
         {
             held.events.push((now, event));
         }
+    }
+
+    /// A node sends datagrams to a session's peer from now on, or no more.
+    fn note_path(&mut self, node: NodeId, session: SessionId, udp: bool) {
+        let Some(held) = self.nodes.get_mut(node) else {
+            return;
+        };
+        let Some(&(_, peer)) = held.sessions.get(&session) else {
+            return;
+        };
+        let peer = held.peers.entry(peer).or_default();
+        match udp {
+            true => peer.proven_by.insert(session),
+            false => peer.proven_by.remove(&session),
+        };
+        peer.traffic.proven = !peer.proven_by.is_empty();
     }
 
     /// A node gives out a block: it must be one that was submitted.
