@@ -31,7 +31,7 @@ use coin::{Coin, Lock};
 /// Blocks that must lie above a coinbase before it is spent (`COINBASE_MATURITY`).
 pub const MATURITY: u32 = 100;
 /// Between two blocks, seconds.
-const SPACING_S: u32 = 600;
+pub const SPACING_S: u32 = 600;
 /// Blocks after which the subsidy is halved on regtest.
 const HALVING: u32 = 150;
 /// What a transaction leaves to the miner, satoshi.
@@ -41,6 +41,17 @@ const LEAST_SAT: u64 = 10_000;
 /// Outputs of a transaction that is to make coins of one.
 const FAN_OUT: usize = 40;
 
+/// What the transactions of a block spend.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Spends {
+    /// Whatever there is, also what others of the same block make.
+    Anything,
+    /// What earlier blocks made.
+    Earlier,
+    /// One coin of an earlier block each, which it makes many of.
+    EarlierIntoMany,
+}
+
 /// Makes one chain, block after block. A clone makes another that forks off where the original stands.
 #[derive(Clone, Debug)]
 pub struct ChainMaker {
@@ -48,9 +59,13 @@ pub struct ChainMaker {
     seed: u64,
     secp: Secp256k1<All>,
     tip: Header,
+    /// When the next block is found, in Unix seconds.
+    next_time: u32,
     height: u32,
     /// What may be spent.
     coins: Vec<Coin>,
+    /// What may be spent once the block that is being made is done.
+    fresh: Vec<Coin>,
     /// Coinbases that are not mature, with their heights.
     unripe: VecDeque<(u32, Coin)>,
 }
@@ -58,13 +73,25 @@ pub struct ChainMaker {
 impl ChainMaker {
     /// Stands on regtest's genesis block.
     pub fn new(seed: u64) -> Self {
+        let genesis = bitcoin::constants::genesis_block(Network::Regtest).header;
         Self {
             seed,
             secp: Secp256k1::new(),
-            tip: bitcoin::constants::genesis_block(Network::Regtest).header,
+            tip: genesis,
+            next_time: genesis.time + SPACING_S,
             height: 0,
             coins: Vec::new(),
+            fresh: Vec::new(),
             unripe: VecDeque::new(),
+        }
+    }
+
+    /// The same, but its first block is found at this time, in Unix seconds, after that of the genesis block. The others
+    /// follow every ten minutes.
+    pub fn starting_at(seed: u64, time: u32) -> Self {
+        Self {
+            next_time: time,
+            ..Self::new(seed)
         }
     }
 
@@ -90,6 +117,21 @@ impl ChainMaker {
     /// The next block, with so many transactions besides the coinbase, or as many as there are coins for: before
     /// height [`MATURITY`] + 1 there are none.
     pub fn block(&mut self, transactions: usize) -> Block {
+        self.grow(transactions, Spends::Anything)
+    }
+
+    /// The next block, in which no transaction spends what another of it makes: they may come to mempools in any order,
+    /// and no chain of them is longer than a mempool takes.
+    pub fn block_of_earlier_coins(&mut self, transactions: usize) -> Block {
+        self.grow(transactions, Spends::Earlier)
+    }
+
+    /// The next block, in which each transaction makes many coins of one that an earlier block made.
+    pub fn splitting_block(&mut self, transactions: usize) -> Block {
+        self.grow(transactions, Spends::EarlierIntoMany)
+    }
+
+    fn grow(&mut self, transactions: usize, spends: Spends) -> Block {
         let height = self.height + 1;
         let seed = self.seed ^ u64::from(height) << 32;
         let mut random = StdRng::seed_from_u64(seed);
@@ -102,12 +144,14 @@ impl ChainMaker {
         }
         let mut body = Vec::with_capacity(transactions + 1);
         while body.len() < transactions && !self.coins.is_empty() {
-            body.push(self.transaction(transactions, &mut random));
+            body.push(self.transaction(transactions, spends, &mut random));
         }
+        self.coins.append(&mut self.fresh);
         let fees = FEE_SAT * body.len() as u64;
         let (coinbase, coin) = self.coinbase(height, fees, &mut random);
         body.insert(0, coinbase);
-        let block = seal(self.tip, body);
+        let block = seal(self.tip, body, self.next_time);
+        self.next_time += SPACING_S;
         let previous_output = OutPoint::new(block.txdata[0].compute_txid(), 0);
         let coin = Coin {
             outpoint: previous_output,
@@ -164,8 +208,12 @@ impl ChainMaker {
     }
 
     /// A transaction that spends one to three coins and makes one to three, or many while there are few.
-    fn transaction(&mut self, wanted: usize, random: &mut StdRng) -> Transaction {
-        let few = self.coins.len() < wanted;
+    fn transaction(&mut self, wanted: usize, spends: Spends, random: &mut StdRng) -> Transaction {
+        let few = match spends {
+            Spends::Anything => self.coins.len() < wanted,
+            Spends::Earlier => false,
+            Spends::EarlierIntoMany => true,
+        };
         let inputs = match few {
             true => 1,
             false => random.random_range(1..=3),
@@ -196,10 +244,14 @@ impl ChainMaker {
         };
         coin::sign(&mut transaction, &spent, &self.secp);
         let txid = transaction.compute_txid();
+        let made = match spends {
+            Spends::Anything => &mut self.coins,
+            Spends::Earlier | Spends::EarlierIntoMany => &mut self.fresh,
+        };
         for (index, (lock, output)) in locks.into_iter().zip(&transaction.output).enumerate() {
             // What is worth less than another fee stays where it is.
             if output.value.to_sat() > FEE_SAT + LEAST_SAT {
-                self.coins.push(Coin {
+                made.push(Coin {
                     outpoint: OutPoint::new(txid, index as u32),
                     output: output.clone(),
                     lock,
@@ -219,7 +271,7 @@ impl ChainMaker {
 }
 
 /// Puts transactions into a block upon `parent`: commitment, root and work.
-fn seal(parent: Header, mut transactions: Vec<Transaction>) -> Block {
+fn seal(parent: Header, mut transactions: Vec<Transaction>, time: u32) -> Block {
     let commitment = commitment_of(&transactions);
     if let Some(coinbase) = transactions.first_mut() {
         coinbase.output.push(TxOut {
@@ -227,7 +279,7 @@ fn seal(parent: Header, mut transactions: Vec<Transaction>) -> Block {
             script_pubkey: commitment,
         });
     }
-    mine(parent, transactions)
+    mine(parent, transactions, time)
 }
 
 /// The output script that commits to the witnesses of `transactions` (BIP141).
@@ -249,13 +301,13 @@ fn commitment_of(transactions: &[Transaction]) -> ScriptBuf {
 }
 
 /// A block of exactly these transactions upon `parent`, with its work.
-fn mine(parent: Header, transactions: Vec<Transaction>) -> Block {
+fn mine(parent: Header, transactions: Vec<Transaction>, time: u32) -> Block {
     let mut block = Block {
         header: Header {
             version: Version::from_consensus(0x2000_0000),
             prev_blockhash: parent.block_hash(),
             merkle_root: TxMerkleNode::all_zeros(),
-            time: parent.time + SPACING_S,
+            time,
             bits: CompactTarget::from_consensus(0x207f_ffff),
             nonce: 0,
         },
@@ -288,6 +340,24 @@ mod tests {
             parent = block.block_hash();
         }
         assert_eq!((maker.height(), maker.tip()), (MATURITY + 4, parent));
+    }
+
+    #[test]
+    fn blocks_of_earlier_coins_spend_nothing_of_their_own() {
+        let mut maker = ChainMaker::new(5);
+        for _ in 0..MATURITY {
+            maker.block(0);
+        }
+        assert_eq!(maker.splitting_block(9).txdata.len(), 2);
+        assert!(maker.splitting_block(30).txdata.len() == 31);
+        let block = maker.block_of_earlier_coins(200);
+        assert_eq!(block.txdata.len(), 201);
+        let own: Vec<_> = block.txdata.iter().map(Transaction::compute_txid).collect();
+        let inputs = block.txdata.iter().flat_map(|it| &it.input);
+        let spent: Vec<OutPoint> = inputs.map(|input| input.previous_output).collect();
+        assert!(spent.iter().all(|spent| !own.contains(&spent.txid)));
+        // And what they made can be spent by the next.
+        assert!(maker.coins.len() > 500 && maker.fresh.is_empty());
     }
 
     #[test]

@@ -55,6 +55,7 @@ impl Fault {
     ///
     /// If it has too few transactions for that.
     pub(super) fn break_block(self, mut block: Block, parent: Header) -> Block {
+        let time = block.header.time;
         let body = &mut block.txdata;
         match self {
             Self::Commitment => {
@@ -62,7 +63,7 @@ impl Fault {
                 let mut bytes = commitment.to_bytes();
                 bytes[37] ^= 1;
                 *commitment = ScriptBuf::from_bytes(bytes);
-                return mine(parent, block.txdata);
+                return mine(parent, block.txdata, time);
             }
             Self::AlteredWitness => {
                 alter(witness_mut(body));
@@ -89,7 +90,7 @@ impl Fault {
             }
         }
         *commitment_mut(body) = commitment_of(body);
-        mine(parent, block.txdata)
+        mine(parent, block.txdata, time)
     }
 }
 
