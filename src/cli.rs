@@ -1,7 +1,8 @@
-//! The command line: `node`, `cli`, `demo` and `sim`, and what `--help` says of them.
+//! The command line: `node`, `cli`, `demo`, `sim` and `lab`, and what `--help` says of them.
 
 mod habits;
 mod help;
+mod lab;
 mod sample;
 mod sim;
 
@@ -13,6 +14,8 @@ use clap::error::ErrorKind as Usage;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use self::help::{CLI_HELP, DEMO_HELP, NODE_HELP};
+use self::lab::LAB_HELP;
+pub use self::lab::{CheckOptions, LabCommand, LabOptions, LabRunOptions};
 pub use self::sample::{Defaults, sample_config};
 use self::sim::SIM_HELP;
 pub use self::sim::{
@@ -111,6 +114,9 @@ pub enum Command {
     /// Let nodes relay blocks in a world with virtual time, faults and rivals, and measure
     #[command(after_long_help = SIM_HELP, after_help = "`blocktorrent sim --help` has examples, and says what the columns mean.")]
     Sim(SimOptions),
+    /// Let real node processes relay blocks over emulated links, beside the simulator (Linux, root)
+    #[command(after_long_help = LAB_HELP, after_help = "`blocktorrent lab --help` has examples, and says what the columns mean.")]
+    Lab(LabOptions),
 }
 
 /// `blocktorrent node`.

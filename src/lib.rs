@@ -28,6 +28,7 @@
 //! - [`node`]: the composition root: engine thread, router, the side towards Bitcoin, peers found, RPC, datadir
 //! - [`sim`]: engines joined by links with virtual time; scenarios, limits, what came of runs
 //! - [`study`]: the simulator at the command line: files, threads, tables
+//! - [`lab`]: node processes in network namespaces, joined by the simulator's links on a real clock
 //! - [`config`], [`cli`]: what an operator can say
 //! - [`fuzzing`]: what the fuzzers call
 //!
@@ -44,6 +45,7 @@ pub mod chain;
 pub mod cli;
 pub mod config;
 pub mod fuzzing;
+pub mod lab;
 pub mod mempool;
 pub mod merkle;
 pub mod net;

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use blocktorrent::cli::{Command, CommandLine, complain, print, sample_config};
 use blocktorrent::config::ConfigError;
 use blocktorrent::sim::scenario::ScenarioError;
-use blocktorrent::{node, study};
+use blocktorrent::{lab, node, study};
 
 /// The exit code for what was said wrongly, as clap has it for flags that it does not know.
 const SENSELESS: u8 = 2;
@@ -20,6 +20,7 @@ fn main() -> ExitCode {
         Command::Cli(options) => node::call(&options),
         Command::Demo(options) => node::demo(&options),
         Command::Sim(options) => study::sim(&options),
+        Command::Lab(options) => lab::lab(&options),
     };
     outcome.unwrap_or_else(|error| {
         complain(&format!("error: {error:#}"));

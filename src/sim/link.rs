@@ -200,12 +200,7 @@ impl Link {
     /// # Errors
     ///
     /// Why it does not arrive.
-    pub(super) fn packet(
-        &mut self,
-        now: Time,
-        length: usize,
-        random: &mut StdRng,
-    ) -> Result<Time, Drop> {
+    pub fn packet(&mut self, now: Time, length: usize, random: &mut StdRng) -> Result<Time, Drop> {
         if !self.up {
             return Err(Drop::Closed);
         }

@@ -13,7 +13,7 @@ mod memory;
 mod picture;
 mod print;
 mod runner;
-mod source;
+pub mod source;
 mod swarm;
 
 use std::process::ExitCode;

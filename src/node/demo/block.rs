@@ -62,7 +62,12 @@ impl DemoBlock {
         })
     }
 
-    fn parse(bytes: &[u8]) -> anyhow::Result<Self> {
+    /// The block with these bytes.
+    ///
+    /// # Errors
+    ///
+    /// One line: what is wrong with it.
+    pub fn parse(bytes: &[u8]) -> anyhow::Result<Self> {
         let block: Block = deserialize(bytes)?;
         if block.txdata.is_empty() {
             bail!("it has no transactions");

@@ -24,6 +24,41 @@ pub enum Heard {
     End,
 }
 
+/// The program that runs a node.
+#[derive(Clone, Debug)]
+pub struct Program {
+    /// What is put before it on its command line, such as `setpriv` with its flags.
+    pub before: Vec<String>,
+    /// Its file.
+    pub file: PathBuf,
+}
+
+impl Program {
+    /// This program itself.
+    ///
+    /// # Errors
+    ///
+    /// The system does not say where it is.
+    pub fn own() -> anyhow::Result<Self> {
+        let file = std::env::current_exe().context("can't find this program's own file")?;
+        let before = Vec::new();
+        Ok(Self { before, file })
+    }
+
+    /// A command that starts it.
+    pub fn command(&self) -> Command {
+        let mut words = self.before.iter();
+        match words.next() {
+            None => Command::new(&self.file),
+            Some(first) => {
+                let mut command = Command::new(first);
+                command.args(words).arg(&self.file);
+                command
+            }
+        }
+    }
+}
+
 /// A running node. Dropped, it is killed.
 #[derive(Debug)]
 pub struct NodeProcess {
@@ -36,12 +71,13 @@ pub struct NodeProcess {
 }
 
 impl NodeProcess {
-    /// Starts node number `node` of this program below `root`, with `flags`; what it tells goes to `heard`.
+    /// Starts node number `node` below `root`, with `flags`; what it tells goes to `heard`.
     ///
     /// # Errors
     ///
     /// The system refuses a process or a file.
     pub fn start(
+        program: &Program,
         root: &Path,
         node: usize,
         flags: &[String],
@@ -49,10 +85,9 @@ impl NodeProcess {
     ) -> anyhow::Result<Self> {
         let folder = root.join(format!("node-{node}"));
         let log = root.join(format!("node-{node}.log"));
-        let program = std::env::current_exe().context("can't find this program's own file")?;
         let stderr =
             File::create(&log).with_context(|| format!("can't write the log {}", log.display()))?;
-        let mut command = Command::new(&program);
+        let mut command = program.command();
         command
             .args(["node", "--events-stdout", "--stop-at-eof", "--datadir"])
             .arg(&folder)
@@ -67,7 +102,7 @@ impl NodeProcess {
         command.process_group(0);
         let mut child = command
             .spawn()
-            .with_context(|| format!("can't start {}", program.display()))?;
+            .with_context(|| format!("can't start {}", program.file.display()))?;
         let stdin = child.stdin.take();
         if let Some(stdout) = child.stdout.take() {
             tokio::spawn(async move {
@@ -94,6 +129,11 @@ impl NodeProcess {
     /// Asks the node to stop.
     pub fn ask_to_stop(&mut self) {
         self.stdin = None;
+    }
+
+    /// Ends the node at once, as a loss of power would.
+    pub async fn kill(&mut self) {
+        self.child.kill().await.ok();
     }
 
     /// Waits for the node to end, and kills it if that takes longer than `patience`.

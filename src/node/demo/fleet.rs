@@ -10,7 +10,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::block::DemoBlock;
-use super::child::{Heard, NodeProcess};
+use super::child::{Heard, NodeProcess, Program};
 use super::message::News;
 use super::plan::{Plan, warm};
 use super::progress::Progress;
@@ -52,10 +52,11 @@ impl Fleet {
         block: &DemoBlock,
     ) -> anyhow::Result<Self> {
         let (sender, heard) = mpsc::channel(MAX_LINES);
+        let program = Program::own()?;
         let processes = (0..plan.nodes)
             .map(|node| {
                 let flags = flags(options, plan, block, node);
-                NodeProcess::start(folder, node, &flags, sender.clone())
+                NodeProcess::start(&program, folder, node, &flags, sender.clone())
             })
             .collect::<anyhow::Result<_>>()?;
         Ok(Self {

@@ -1,4 +1,4 @@
-//! The folder of one demo: datadirs and logs, removed at the end.
+//! The folder of one demo, or of a lab: datadirs and logs, removed at the end.
 
 use std::path::{Path, PathBuf};
 
@@ -14,16 +14,16 @@ pub struct Folder {
 }
 
 impl Folder {
-    /// A new folder among the system's temporary files, for this user alone.
+    /// A new folder among the system's temporary files, for this user alone; `kind` is part of its name.
     ///
     /// # Errors
     ///
     /// The system refuses.
-    pub fn new(keep: bool) -> anyhow::Result<Self> {
+    pub fn new(kind: &str, keep: bool) -> anyhow::Result<Self> {
         let random = SysRng
             .try_next_u32()
             .map_err(|error| anyhow!("the system has no randomness: {error}"))?;
-        let name = format!("blocktorrent-demo-{}-{random:08x}", std::process::id());
+        let name = format!("blocktorrent-{kind}-{}-{random:08x}", std::process::id());
         let path = std::env::temp_dir().join(name);
         let mut builder = std::fs::DirBuilder::new();
         #[cfg(unix)]
@@ -64,12 +64,12 @@ mod tests {
 
     #[test]
     fn it_goes_unless_it_is_kept() {
-        let folder = Folder::new(false).unwrap();
+        let folder = Folder::new("demo", false).unwrap();
         let path = folder.path().to_owned();
         std::fs::write(path.join("a"), "b").unwrap();
         drop(folder);
         assert!(!path.exists());
-        let mut folder = Folder::new(false).unwrap();
+        let mut folder = Folder::new("demo", false).unwrap();
         folder.keep();
         let path = folder.path().to_owned();
         drop(folder);

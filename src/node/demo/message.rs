@@ -39,7 +39,11 @@ pub enum News {
         session: Option<u64>,
     },
     /// A block is whole.
-    Complete { job: String },
+    Complete {
+        job: String,
+        #[serde(default)]
+        requests: u64,
+    },
     /// Something was refused and scored.
     Refused { session: u64, reason: String },
     /// So many lines were lost.

@@ -55,7 +55,7 @@ const GATHER_TIME: Duration = Duration::from_secs(30);
 /// Lines of each log that are shown after a failure.
 const LOG_LINES: usize = 3;
 /// The exit code after Ctrl-C, as shells have it.
-const INTERRUPTED: u8 = 130;
+pub const INTERRUPTED: u8 = 130;
 
 /// Runs the demo. The exit code says whether every honest node holds the identical block.
 ///
@@ -74,7 +74,7 @@ pub fn run(options: &DemoOptions) -> anyhow::Result<ExitCode> {
         let _context = runtime.enter();
         Interrupts::watch()?
     };
-    let mut folder = Folder::new(options.keep)?;
+    let mut folder = Folder::new("demo", options.keep)?;
     let outcome = runtime.block_on(async {
         let mut screen = Screen::new(&plan, options.json);
         let mut fleet = Fleet::start(folder.path(), options, &plan, &block)?;
@@ -264,11 +264,17 @@ fn show_logs(fleet: &Fleet) {
 
 /// SIGINT and SIGTERM. They are watched for before there is anything that one of them would leave behind.
 #[cfg(unix)]
-struct Interrupts([tokio::signal::unix::Signal; 2]);
+#[derive(Debug)]
+pub struct Interrupts([tokio::signal::unix::Signal; 2]);
 
 #[cfg(unix)]
 impl Interrupts {
-    fn watch() -> anyhow::Result<Self> {
+    /// Begins to watch, on the runtime that is entered.
+    ///
+    /// # Errors
+    ///
+    /// The system refuses.
+    pub fn watch() -> anyhow::Result<Self> {
         use tokio::signal::unix::{SignalKind, signal};
         let watch = |kind| signal(kind).context("can't watch signals");
         Ok(Self([
@@ -278,7 +284,7 @@ impl Interrupts {
     }
 
     /// Returns when one has come, be it before this was called.
-    async fn first(&mut self) {
+    pub async fn first(&mut self) {
         let Self([interrupt, terminate]) = self;
         tokio::select! {
             _ = interrupt.recv() => {}
@@ -289,15 +295,22 @@ impl Interrupts {
 
 /// Ctrl-C.
 #[cfg(not(unix))]
-struct Interrupts;
+#[derive(Debug)]
+pub struct Interrupts;
 
 #[cfg(not(unix))]
 impl Interrupts {
-    fn watch() -> anyhow::Result<Self> {
+    /// Begins to watch.
+    ///
+    /// # Errors
+    ///
+    /// None.
+    pub fn watch() -> anyhow::Result<Self> {
         Ok(Self)
     }
 
-    async fn first(&mut self) {
+    /// Returns when it has come.
+    pub async fn first(&mut self) {
         tokio::signal::ctrl_c().await.ok();
     }
 }

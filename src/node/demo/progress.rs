@@ -86,7 +86,7 @@ impl Progress {
                     place.get_or_insert(origin);
                 }
             }
-            News::Complete { job } if *job == self.hash => {
+            News::Complete { job, .. } if *job == self.hash => {
                 progress.complete_us.get_or_insert(t_us);
                 if node == 0 {
                     progress.first_chunk_us.get_or_insert(t_us);
@@ -147,6 +147,13 @@ mod tests {
         }
     }
 
+    fn complete(job: &str) -> News {
+        News::Complete {
+            job: job.into(),
+            requests: 0,
+        }
+    }
+
     #[test]
     fn chunks_are_put_down_to_whom_they_came_from() {
         let mut progress = Progress::new(2, "ab");
@@ -165,8 +172,8 @@ mod tests {
             (3_000, chunk(0, Some(9))),
             (4_000, chunk(2, Some(7))),
             (5_000, chunk(99, Some(9))),
-            (6_000, News::Complete { job: "cd".into() }),
-            (7_000, News::Complete { job: "ab".into() }),
+            (6_000, complete("cd")),
+            (7_000, complete("ab")),
         ] {
             progress.hear(1, t_us, &news);
         }

@@ -231,7 +231,7 @@ mod tests {
         let job = "ab".to_owned();
         progress.hear(63, 1, &News::Job { job, chunks: 20 });
         let job = "ab".to_owned();
-        progress.hear(63, 99_999_900, &News::Complete { job });
+        progress.hear(63, 99_999_900, &News::Complete { job, requests: 0 });
         let plain = Paint { colours: false };
         for (node, lies) in [(0, false), (5, false), (63, true)] {
             let row = row(plain, &progress, node, lies, WIDEST_BAR);

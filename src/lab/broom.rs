@@ -1,0 +1,60 @@
+//! The folder of a lab, which is swept away even if the lab is killed.
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use anyhow::Context as _;
+
+use crate::node::demo::folder::Folder;
+
+/// Waits for the end of the lab, which closes its stdin, then removes the folder: programs that end at the same time may
+/// still write into it, so it tries for a while.
+const SWEEP: &str = "trap '' INT TERM HUP; cat >/dev/null; n=0; \
+    until rm -rf -- \"$1\" 2>/dev/null || [ $n -ge 100 ]; do n=$((n+1)); sleep 0.1; done";
+
+/// A folder, and the process that watches over it.
+#[derive(Debug)]
+pub struct SweptFolder {
+    folder: Folder,
+    broom: Child,
+}
+
+impl SweptFolder {
+    /// A new folder among the system's temporary files.
+    ///
+    /// # Errors
+    ///
+    /// The system refuses a folder or a process.
+    pub fn new() -> anyhow::Result<Self> {
+        let folder = Folder::new("lab", false)?;
+        let mut command = Command::new("sh");
+        command
+            .args(["-c", SWEEP, "sh"])
+            .arg(folder.path())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(Stdio::null());
+        // What ends the lab shall not end it.
+        std::os::unix::process::CommandExt::process_group(&mut command, 0);
+        let broom = command.spawn().context("can't start `sh`")?;
+        Ok(Self { folder, broom })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// Lets it stay: nothing sweeps it any more.
+    pub fn keep(&mut self) {
+        self.folder.keep();
+        let _ = self.broom.kill();
+    }
+}
+
+impl Drop for SweptFolder {
+    fn drop(&mut self) {
+        drop(self.broom.stdin.take());
+        let _ = self.broom.wait();
+    }
+}

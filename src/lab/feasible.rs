@@ -1,0 +1,147 @@
+//! What of a scenario the lab can do.
+
+use crate::sim::Scenario;
+use crate::sim::scenario::{AdversaryKind, EventKind, NodeSpec, ScenarioError};
+
+/// Nodes of a scenario at most: each is a process, and more than this share the processors of no usual machine without
+/// being measured instead of their links.
+pub const MAX_NODES: usize = 64;
+/// Bytes of a block at most: a node takes what Bitcoin's rules allow, which is this much.
+pub const MAX_BLOCK_BYTES: u64 = 4_000_000;
+
+/// Says in a line why the lab can't run a scenario, and what to do.
+///
+/// # Errors
+///
+/// It can't.
+pub fn check(scenario: &Scenario) -> Result<(), ScenarioError> {
+    match problem(scenario) {
+        None => Ok(()),
+        Some(problem) => Err(refusal(scenario, &problem)),
+    }
+}
+
+/// A refusal, as `sim` words its own.
+pub fn refusal(scenario: &Scenario, problem: &str) -> ScenarioError {
+    ScenarioError {
+        file: scenario.name.clone(),
+        line: None,
+        problem: format!("the lab can't do this: {problem}"),
+    }
+}
+
+fn problem(scenario: &Scenario) -> Option<String> {
+    let nodes = scenario.topology.nodes;
+    if nodes > MAX_NODES {
+        return Some(format!(
+            "{nodes} nodes would be {nodes} processes, and it has at most {MAX_NODES}; give --set topology.nodes={MAX_NODES} or less, or use `blocktorrent sim run`"
+        ));
+    }
+    if let Some(bytes) = scenario
+        .block
+        .bytes
+        .filter(|bytes| *bytes > MAX_BLOCK_BYTES)
+    {
+        return Some(format!(
+            "a block of {bytes} bytes is more than Bitcoin's rules and so a node allow; give --set block.bytes={MAX_BLOCK_BYTES} or less"
+        ));
+    }
+    if scenario.clock.skew_ms != 0.0 {
+        return Some(
+            "all processes of a machine have one clock; give --set clock.skew_ms=0".to_owned(),
+        );
+    }
+    let usual = NodeSpec::default().max_datagram;
+    if scenario.node.max_datagram != usual {
+        return Some(format!(
+            "a node has no option for node.max_datagram; leave it at {usual} and give link.mtu"
+        ));
+    }
+    for (key, mbit) in [
+        ("max_up_mbit", scenario.node.max_up_mbit),
+        ("max_down_mbit", scenario.node.max_down_mbit),
+    ] {
+        if mbit.fract() != 0.0 {
+            return Some(format!(
+                "a node's {key} is in whole Mbit/s; give --set node.{key}={}",
+                mbit.ceil()
+            ));
+        }
+    }
+    let alters = AdversaryKind::AltersTransactions;
+    if scenario
+        .adversary
+        .iter()
+        .any(|adversary| adversary.kind != alters)
+    {
+        return Some(
+            "of adversaries a node can only be one that alters transactions; use `blocktorrent sim run`"
+                .to_owned(),
+        );
+    }
+    if scenario
+        .event
+        .iter()
+        .any(|event| event.kind == EventKind::Cut)
+    {
+        return Some(
+            "it has no hand in the kernel's connections, so `cut` can't be; use link-down and link-up".to_owned(),
+        );
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::sim::standard;
+
+    fn refused(toml: &str) -> String {
+        let toml = format!("name = 'mine'\n{toml}");
+        let scenario = Scenario::with_changes("mine", &toml, &[]).expect("a scenario");
+        check(&scenario).expect_err(&toml).to_string()
+    }
+
+    #[test]
+    fn what_it_cannot_do_is_told_with_what_to_do() {
+        for (toml, says) in [
+            ("[topology]\nnodes = 65", "give --set topology.nodes=64"),
+            ("[block]\nbytes = 4000001", "give --set block.bytes=4000000"),
+            ("[clock]\nskew_ms = 1", "give --set clock.skew_ms=0"),
+            ("[node]\nmax_datagram = 1200", "leave it at 1472"),
+            ("[node]\nmax_up_mbit = 1.5", "node.max_up_mbit=2"),
+            (
+                "[[adversary]]\nkind = 'floods'\n[topology]\nnodes = 5\nkind = 'mesh'",
+                "alters transactions",
+            ),
+            (
+                "[[event]]\nat_ms = 1\nkind = 'cut'\nbetween = [0, 1]",
+                "use link-down",
+            ),
+        ] {
+            let refused = refused(toml);
+            assert!(
+                refused.starts_with("mine: the lab can't do this: ") && refused.contains(says),
+                "{refused}"
+            );
+        }
+    }
+
+    #[test]
+    fn it_can_do_the_small_standard_scenarios() {
+        for name in [
+            "warm-100-loss-1",
+            "warm-99-loss-1",
+            "wild",
+            "cold-loss-5",
+            "line-8-cold",
+            "liars",
+            "partition",
+            "race",
+        ] {
+            let text = standard::text(name).expect(name);
+            let scenario = Scenario::with_changes(name, text, &[]).expect(name);
+            assert_eq!(check(&scenario), Ok(()), "{name}");
+        }
+    }
+}

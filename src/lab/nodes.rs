@@ -1,0 +1,530 @@
+//! The node processes of a lab: started in their places, told what they hold, joined, crashed and ended.
+
+use std::collections::BTreeMap;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, anyhow, bail};
+use serde_json::{Value, json};
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, timeout_at};
+
+use super::ground::Ground;
+use super::net::Net;
+use super::switch::address_of;
+use crate::net::Clock;
+use crate::node::demo::child::{Heard, NodeProcess, Program};
+use crate::node::demo::message::News;
+use crate::node::demo::rpc::Rpc;
+use crate::sim::Trial;
+use crate::sim::workload::Workload;
+use crate::time::Time;
+
+/// Lines of all nodes that wait to be looked at; a node holds 16,384 more of its own.
+const MAX_LINES: usize = 4_096;
+/// How long nodes may take to start and to meet, on a machine that is busy.
+const START_TIME: Duration = Duration::from_secs(30);
+/// How long nodes may take to end, before they are killed. They hold nothing that is of use later.
+const END_TIME: Duration = Duration::from_secs(3);
+/// Between two looks at whether the paths have been measured.
+const SETTLE_PAUSE: Duration = Duration::from_millis(100);
+/// Lines of each log that are told after a failure.
+const LOG_LINES: usize = 3;
+/// The ports of every node for its peers, each in a namespace of its own.
+const CONTROL_PORT: u16 = 18_432;
+const DATA_PORT: u16 = 18_433;
+
+/// What runs the nodes, and where.
+#[derive(Clone, Debug)]
+pub struct Setup {
+    /// The program; it is told to end when the lab does.
+    pub program: Program,
+    /// The folder of datadirs and logs.
+    pub folder: PathBuf,
+}
+
+impl Setup {
+    /// With this program, or with another.
+    ///
+    /// # Errors
+    ///
+    /// The system does not say where this one is.
+    pub fn new(node_exe: Option<&Path>, folder: &Path) -> anyhow::Result<Self> {
+        let mut program = Program::own()?;
+        program.before = dies_with_lab();
+        if let Some(file) = node_exe {
+            program.file = file.to_owned();
+        }
+        Ok(Self {
+            program,
+            folder: folder.to_owned(),
+        })
+    }
+}
+
+/// What is put before a command line so that the program is killed when the lab ends, however it does.
+pub fn dies_with_lab() -> Vec<String> {
+    ["setpriv", "--pdeathsig", "KILL", "--"]
+        .map(str::to_owned)
+        .to_vec()
+}
+
+/// A block that a node had whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Whole {
+    /// When.
+    pub at: Time,
+    /// Requests for it that the node had sent.
+    pub requests: u64,
+}
+
+/// The number of a block that was handed in, and when; or why it was not taken.
+pub type Answer = (usize, anyhow::Result<Time>);
+
+/// The nodes of one run. Dropped, they are killed.
+pub struct Nodes<'a> {
+    net: &'a Net,
+    trial: &'a Trial,
+    setup: &'a Setup,
+    ground: Arc<Ground>,
+    /// Flags that only one node has, by its number.
+    flags: Vec<Vec<String>>,
+    slots: Vec<Slot>,
+    sender: mpsc::Sender<(usize, Heard)>,
+    heard: mpsc::Receiver<(usize, Heard)>,
+    whole: BTreeMap<(usize, String), Whole>,
+    dropped: u64,
+}
+
+#[derive(Default)]
+struct Slot {
+    process: Option<NodeProcess>,
+    rpc: Option<Rpc>,
+    /// Sessions whose handshake is done.
+    up: usize,
+}
+
+impl<'a> Nodes<'a> {
+    /// Starts the processes, and waits until all listen. `flags` are those that only one node has, by its number.
+    ///
+    /// # Errors
+    ///
+    /// The system refuses, or a node ends.
+    pub async fn start(
+        net: &'a Net,
+        trial: &'a Trial,
+        setup: &'a Setup,
+        ground: &Arc<Ground>,
+        flags: Vec<Vec<String>>,
+    ) -> anyhow::Result<Self> {
+        let (sender, heard) = mpsc::channel(MAX_LINES);
+        let mut nodes = Self {
+            net,
+            trial,
+            setup,
+            ground: Arc::clone(ground),
+            flags,
+            slots: (0..trial.plan.nodes).map(|_| Slot::default()).collect(),
+            sender,
+            heard,
+            whole: BTreeMap::new(),
+            dropped: 0,
+        };
+        for node in 0..trial.plan.nodes {
+            nodes.launch(node).await?;
+        }
+        let deadline = Instant::now() + START_TIME;
+        let listens = |slot: &Slot| slot.rpc.is_some();
+        nodes
+            .listen_until(deadline, |nodes| nodes.slots.iter().all(listens))
+            .await?;
+        Ok(nodes)
+    }
+
+    async fn launch(&mut self, node: usize) -> anyhow::Result<()> {
+        let (setup, sender) = (self.setup.clone(), self.sender.clone());
+        let mut flags = flags(self.trial, &self.ground, node);
+        flags.extend(self.flags.get(node).into_iter().flatten().cloned());
+        let place = self.net.place(node)?;
+        let process =
+            place
+                .run(async move {
+                    NodeProcess::start(&setup.program, &setup.folder, node, &flags, sender)
+                })
+                .await?;
+        *self.slot(node)? = Slot {
+            process: Some(process),
+            ..Slot::default()
+        };
+        Ok(())
+    }
+
+    fn slot(&mut self, node: usize) -> anyhow::Result<&mut Slot> {
+        self.slots
+            .get_mut(node)
+            .with_context(|| format!("there is no node {node}"))
+    }
+
+    /// Listens to what nodes tell until something holds.
+    async fn listen_until(
+        &mut self,
+        deadline: Instant,
+        holds: impl Fn(&Self) -> bool,
+    ) -> anyhow::Result<()> {
+        while !holds(self) {
+            let heard = timeout_at(deadline, self.listen()).await;
+            heard.map_err(|_| {
+                anyhow!("the nodes were not ready after {} s", START_TIME.as_secs())
+            })??;
+        }
+        Ok(())
+    }
+
+    /// Takes in the next that a node tells.
+    ///
+    /// # Errors
+    ///
+    /// A node has ended that was not to.
+    pub async fn listen(&mut self) -> anyhow::Result<()> {
+        let heard = self.heard.recv().await;
+        let (node, heard) = heard.context("all nodes have ended")?;
+        self.hear(node, heard)
+    }
+
+    fn hear(&mut self, node: usize, heard: Heard) -> anyhow::Result<()> {
+        let Heard::Line(line) = heard else {
+            return match self.slot(node)?.process.take() {
+                // It was crashed.
+                None => Ok(()),
+                Some(process) => {
+                    let said = process.last_lines(LOG_LINES).join(" | ");
+                    bail!("node {node} has ended before its time; it says: {said}")
+                }
+            };
+        };
+        match line.news {
+            News::Ready { rpc, .. } => {
+                let folder = self.folder(node);
+                let slot = self.slot(node)?;
+                slot.rpc = Some(Rpc::new(rpc, &folder)?);
+            }
+            News::Session { .. } => self.slot(node)?.up += 1,
+            News::SessionDown { .. } => {
+                let slot = self.slot(node)?;
+                slot.up = slot.up.saturating_sub(1);
+            }
+            News::Complete { job, requests } => {
+                let at = Time::from_nanos(line.t_us * 1_000);
+                self.whole
+                    .entry((node, job))
+                    .or_insert(Whole { at, requests });
+            }
+            News::Dropped { count } => self.dropped += count,
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn folder(&self, node: usize) -> PathBuf {
+        let datadir = self.setup.folder.join(format!("node-{node}"));
+        match self.ground.network.folder() {
+            Some(folder) => datadir.join(folder),
+            None => datadir,
+        }
+    }
+
+    /// Calls a node, from inside its place.
+    ///
+    /// # Errors
+    ///
+    /// It is not there, or answers with an error.
+    pub async fn call(
+        &self,
+        node: usize,
+        method: &'static str,
+        parameters: Value,
+    ) -> anyhow::Result<Value> {
+        let rpc = self.rpc(node)?;
+        let call = async move { rpc.call(method, parameters).await };
+        self.net.place(node)?.run(call).await
+    }
+
+    fn rpc(&self, node: usize) -> anyhow::Result<Rpc> {
+        let rpc = self.slots.get(node).and_then(|slot| slot.rpc.clone());
+        rpc.with_context(|| format!("node {node} is not ready"))
+    }
+
+    /// Gives each node the transactions that it has beforehand.
+    ///
+    /// # Errors
+    ///
+    /// A node does not take one.
+    pub async fn fill_mempools(&self) -> anyhow::Result<()> {
+        for node in 0..self.slots.len() {
+            self.fill_mempool(node).await?;
+        }
+        Ok(())
+    }
+
+    async fn fill_mempool(&self, node: usize) -> anyhow::Result<()> {
+        let (ground, rpc) = (Arc::clone(&self.ground), self.rpc(node)?);
+        let mut held = Vec::new();
+        for (number, block) in self.trial.blocks.iter().enumerate() {
+            let mut lacked = block.lacked.get(node).into_iter().flatten().peekable();
+            let places = 1..=block.workload.transactions.len() as u32;
+            let has = places.filter(|place| lacked.next_if(|lacked| *lacked == place).is_none());
+            held.push((number, has.collect::<Vec<u32>>()));
+        }
+        let others = self.trial.scenario.mempool.others as usize;
+        // The seed is that of the simulator's.
+        let seed = self.trial.seed ^ 0x6f74_6865_7273;
+        let others = match others {
+            0 => Vec::new(),
+            count => Workload::of_sizes(&vec![250; count], seed).transactions,
+        };
+        let give = async move {
+            use hex::DisplayHex as _;
+            let others: Vec<String> = others.iter().map(|it| it.to_lower_hex_string()).collect();
+            let mut all: Vec<&str> = others.iter().map(String::as_str).collect();
+            for (number, places) in &held {
+                let block = ground
+                    .blocks
+                    .get(*number)
+                    .context("there is no such block")?;
+                let at = |place: &u32| block.transactions.get(*place as usize - 1);
+                all.extend(places.iter().filter_map(at).map(String::as_str));
+            }
+            match all.is_empty() {
+                true => Ok(()),
+                false => rpc.hold(all).await,
+            }
+        };
+        self.net.place(node)?.run(give).await
+    }
+
+    /// Joins the nodes, and waits until all sessions are up, and their paths proven and measured.
+    ///
+    /// Paths are not waited for without end: where most datagrams are lost, nodes do without.
+    ///
+    /// # Errors
+    ///
+    /// A node has ended, or a session is not made.
+    pub async fn join(&mut self) -> anyhow::Result<()> {
+        for &(low, high) in &self.trial.plan.edges {
+            self.dial(high, low).await?;
+        }
+        let neighbours: Vec<usize> = self.trial.plan.neighbours().iter().map(Vec::len).collect();
+        let deadline = Instant::now() + START_TIME;
+        let met = |nodes: &Self| {
+            nodes
+                .slots
+                .iter()
+                .zip(&neighbours)
+                .all(|(slot, count)| slot.up >= *count)
+        };
+        self.listen_until(deadline, met)
+            .await
+            .context("not all sessions came up")?;
+        let least =
+            Instant::now() + Duration::from_secs_f64(self.trial.scenario.limit.settle_ms / 1e3);
+        let most = least + self.settling_time();
+        loop {
+            let mut settled = true;
+            for node in 0..self.slots.len() {
+                let peers = self.call(node, "getpeerinfo", json!([])).await?;
+                let quiet = |peer: &Value| peer["transport"] == "udp" && peer["probing"] == false;
+                settled &= peers
+                    .as_array()
+                    .is_some_and(|peers| peers.iter().all(quiet));
+            }
+            self.catch_up()?;
+            let now = Instant::now();
+            if now >= least && (settled || now >= most || !self.trial.scenario.link.udp) {
+                return Ok(());
+            }
+            sleep(SETTLE_PAUSE).await;
+        }
+    }
+
+    /// How much longer than the scenario says paths may take: a path of the slowest delay is probed in tens of round
+    /// trips, and a probe that is lost is waited for.
+    fn settling_time(&self) -> Duration {
+        let links = self.trial.links.iter().flatten();
+        let delay = links
+            .map(|link| link.delay + link.jitter)
+            .max()
+            .unwrap_or_default();
+        Duration::from_secs(10) + delay * 20
+    }
+
+    async fn dial(&self, from: usize, to: usize) -> anyhow::Result<()> {
+        let address = SocketAddr::from((address_of(to), CONTROL_PORT));
+        let parameters = json!([address.to_string(), "add"]);
+        self.call(from, "addnode", parameters).await?;
+        Ok(())
+    }
+
+    /// Takes in what nodes have told already.
+    ///
+    /// # Errors
+    ///
+    /// A node has ended that was not to.
+    pub fn catch_up(&mut self) -> anyhow::Result<()> {
+        while let Ok((node, heard)) = self.heard.try_recv() {
+            self.hear(node, heard)?;
+        }
+        Ok(())
+    }
+
+    /// Hands a block in. `answers` gets when that was, just before the call, or why the node does not take it.
+    ///
+    /// # Errors
+    ///
+    /// There is no such block or node.
+    pub fn submit(
+        &self,
+        number: usize,
+        clock: Clock,
+        answers: mpsc::Sender<Answer>,
+    ) -> anyhow::Result<()> {
+        let source = self
+            .trial
+            .blocks
+            .get(number)
+            .context("there is no such block")?
+            .source;
+        let ground = Arc::clone(&self.ground);
+        let rpc = self.rpc(source)?;
+        let submit = async move {
+            let block = ground
+                .blocks
+                .get(number)
+                .context("there is no such block")?;
+            let parameters = json!([block.hex]);
+            let at = clock.now();
+            match rpc.call("submitblock", parameters).await? {
+                Value::Null => Ok(at),
+                word => bail!("node {source} does not take block {number}: {word}"),
+            }
+        };
+        // Whoever does not listen any more has given up.
+        let tell = async move { answers.send((number, submit.await)).await.ok() };
+        self.net.place(source)?.spawn(tell);
+        Ok(())
+    }
+
+    /// Ends a node as a loss of power would, and takes what it held.
+    ///
+    /// # Errors
+    ///
+    /// Its folder can't be removed.
+    pub async fn crash(&mut self, node: usize) -> anyhow::Result<()> {
+        let slot = self.slot(node)?;
+        let Some(mut process) = slot.process.take() else {
+            return Ok(());
+        };
+        *slot = Slot::default();
+        process.kill().await;
+        // Its last word, so that it is not taken for that of the next one.
+        loop {
+            let (from, heard) = self.heard.recv().await.context("all nodes have ended")?;
+            let last = from == node && matches!(heard, Heard::End);
+            self.hear(from, heard)?;
+            if last {
+                break;
+            }
+        }
+        self.slot(node)?.rpc = None;
+        let folder = process.folder.clone();
+        std::fs::remove_dir_all(&folder)
+            .with_context(|| format!("can't remove {}", folder.display()))
+    }
+
+    /// Starts a node that crashed anew, and lets it dial those it had dialled.
+    ///
+    /// # Errors
+    ///
+    /// It does not start.
+    pub async fn restart(&mut self, node: usize) -> anyhow::Result<()> {
+        if self.slot(node)?.process.is_some() {
+            return Ok(());
+        }
+        self.launch(node).await?;
+        let deadline = Instant::now() + START_TIME;
+        let listens = |nodes: &Self| nodes.slots.get(node).is_some_and(|slot| slot.rpc.is_some());
+        self.listen_until(deadline, listens).await?;
+        for &(low, high) in &self.trial.plan.edges {
+            if high == node {
+                self.dial(high, low).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// When a node had a block whole.
+    pub fn whole(&self, node: usize, number: usize) -> Option<Whole> {
+        let block = self.ground.blocks.get(number)?;
+        self.whole.get(&(node, block.hash.clone())).copied()
+    }
+
+    /// Lines that nodes lost on the way here: what they told may be incomplete.
+    pub fn dropped(&self) -> u64 {
+        self.dropped
+    }
+
+    /// Ends all nodes; none is left when it returns.
+    pub async fn end(mut self) {
+        let processes: Vec<_> = self
+            .slots
+            .iter_mut()
+            .filter_map(|slot| slot.process.take())
+            .collect();
+        self.heard.close();
+        let deadline = Instant::now() + END_TIME;
+        let mut asked = processes;
+        asked.iter_mut().for_each(NodeProcess::ask_to_stop);
+        for process in &mut asked {
+            process
+                .end(deadline.saturating_duration_since(Instant::now()))
+                .await;
+        }
+    }
+}
+
+fn flags(trial: &Trial, ground: &Ground, node: usize) -> Vec<String> {
+    let spec = &trial.scenario.node;
+    let own = address_of(node);
+    let mut flags = Vec::new();
+    let mut add = |name: &str, value: String| flags.extend([format!("--{name}"), value]);
+    add("network", ground.network.to_string());
+    add("control-listen", format!("{own}:{CONTROL_PORT}"));
+    add("data-listen", format!("{own}:{DATA_PORT}"));
+    add("rpc-listen", "127.0.0.1:0".to_owned());
+    add("p2p-listen", "off".to_owned());
+    add("find-peers", "off".to_owned());
+    if let Some(start) = &ground.trusted_start {
+        add("trusted-start", start.clone());
+    }
+    let peers = spec.max_peers.unwrap_or(64);
+    add("max-peers", peers.to_string());
+    // Whoever connects to a node of the lab is meant to.
+    add("reserved-outbound", "0".to_owned());
+    add("max-per-group", peers.to_string());
+    add("push-level", spec.push_level.to_string());
+    add("preference", spec.preference.to_string());
+    for (name, mbit) in [
+        ("max-up-mbit", spec.max_up_mbit),
+        ("max-down-mbit", spec.max_down_mbit),
+    ] {
+        if mbit > 0.0 {
+            add(name, format!("{mbit:.0}"));
+        }
+    }
+    add("log", "info".to_owned());
+    if !trial.is_honest(node) {
+        flags.push("--test-lie".to_owned());
+    }
+    flags
+}
