@@ -105,10 +105,12 @@ async fn blocks_cross_both_transports_through_short_queues() {
             assert_eq!(next_but_reports(&mut a_events).await, expected);
         }
         drop(a);
-        assert_eq!(
-            next(&mut b_events).await,
-            PeerEvent::Closed(CloseReason::Remote)
-        );
+        let PeerEvent::Closed(reason) = next_but_reports(&mut b_events).await else {
+            panic!("it goes on");
+        };
+        // The system resets a connection in which something lies unread, such as a ping.
+        let is_reset = matches!(&reason, CloseReason::Failed(why) if why.contains("reset"));
+        assert!(reason == CloseReason::Remote || is_reset, "{reason}");
     }
 }
 
