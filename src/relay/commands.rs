@@ -5,6 +5,7 @@ use bytes::Bytes;
 use super::Engine;
 use super::event::{Source, SubmitRefusal};
 use super::job::JobStart;
+use super::parity::amount::EMPTY_CACHE;
 use super::stats::Refusal;
 use crate::mempool::{BlockLimits, Insert, Transaction, split_block};
 use crate::merkle::{Geometry, Hash, hash};
@@ -139,7 +140,12 @@ impl Engine {
             self.refused.count(Refusal::Mempool);
             error.reason()
         })?;
-        match self.mempool.insert(&transaction) {
+        let inserted = self.mempool.insert(&transaction);
+        if matches!(inserted, Insert::Added { .. }) && self.mempool.len() == EMPTY_CACHE {
+            self.needs.forget();
+            self.renew_grants();
+        }
+        match inserted {
             Insert::TooLarge => Err("larger than the transaction cache may be"),
             Insert::Coinbase => Err("coinbase"),
             _ => Ok(transaction.txid()),

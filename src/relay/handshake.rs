@@ -27,6 +27,7 @@ impl Engine {
         let Some(session) = self.session_mut(slot) else {
             return;
         };
+        session.granted_bytes = parameters.push_budget_bytes();
         let (connection, key) = (session.our_connection, session.our_key);
         let sent = session.push_control(&Message::Version(Version {
             network: config.network_magic,
@@ -62,7 +63,10 @@ impl Engine {
             max_datagram: None,
             push_level: Some(push_level),
             max_jobs: Some(super::jobs::MAX_JOBS_PER_PEER as u16),
-            push_budget_datagrams: Some(super::jobs::PUSH_BUDGET_DATAGRAMS),
+            push_budget_datagrams: Some(match eager {
+                true => self.needs.budget(self.mempool.len()),
+                false => 0,
+            }),
             control_port: told(self.config.control_port),
             bitcoin_port: told(self.config.bitcoin_port),
         }
@@ -70,12 +74,30 @@ impl Engine {
 
     /// Tells a peer that its place among the eager ones has changed.
     pub(super) fn send_parameters(&mut self, slot: u32) {
-        let pairs = self.parameters_for(slot).pairs();
+        let parameters = self.parameters_for(slot);
+        let pairs = parameters.pairs();
         let Some(session) = self.session_mut(slot) else {
             return;
         };
+        session.granted_bytes = parameters.push_budget_bytes();
         let sent = session.push_control(&Message::SetParams(ParameterList::new(&pairs)));
         self.control_sent(slot, sent);
+    }
+
+    /// Tells the eager peers what they may push of the next block, where that has changed by more than a quarter.
+    pub(super) fn renew_grants(&mut self) {
+        let datagrams = self.needs.budget(self.mempool.len());
+        let bytes = u64::from(datagrams) * u64::from(DEFAULT_MAX_DATAGRAM);
+        let sessions = self.sessions.iter().flatten();
+        let differ = sessions.filter(|session| {
+            let known = session.granted_bytes;
+            let told = matches!(session.phase, Phase::AwaitAck | Phase::Established);
+            session.eager && told && known.abs_diff(bytes) * 4 > known.max(bytes)
+        });
+        let slots: Vec<u32> = differ.map(|session| session.id.slot).collect();
+        for slot in slots {
+            self.send_parameters(slot);
+        }
     }
 
     /// Marks a session for its control bytes, or ends it if its backlog is full.

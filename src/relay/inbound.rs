@@ -1,5 +1,6 @@
 //! Messages to state: what each message does, and what is refused.
 
+mod parity;
 mod requests;
 
 use std::ops::Range;
@@ -133,6 +134,7 @@ impl Engine {
             Message::Missing(missing) => self.take_missing(slot, missing),
             Message::Cancel(cancel) => self.take_cancel(slot, cancel),
             Message::RxReport(report) => self.take_report(slot, report),
+            Message::Parity(parity) => self.take_parity(slot, parity),
         }
     }
 
@@ -206,7 +208,7 @@ impl Engine {
             }
             if hashes.lap.has_short_ids() {
                 let ids = sequences.first().ok_or(Refusal::Geometry)?;
-                return take_short_ids(job, &lap, ids, nonce, &engine.mempool, source);
+                return take_short_ids(entry, slot, &lap, ids, nonce, &engine.mempool, source);
             }
             let all: Option<Vec<Hash>> = sequences
                 .iter()
@@ -218,14 +220,19 @@ impl Engine {
                 .collect();
             let all = all.ok_or(Refusal::Geometry)?;
             match hashes.tree {
-                Tree::Txid => take_branch(job, &lap, &all),
+                Tree::Txid => parity::note_branch(entry, slot, &lap, &all),
                 Tree::Witness => {
+                    if let Some(flight) = entry.flight(slot) {
+                        flight.note_lap(&lap, &all);
+                    }
+                    let job = &mut entry.job;
                     job.take_lap(&lap, &all, source)?;
                     look_up_leaves(job, &lap, &all, &engine.mempool, source);
                     Ok(())
                 }
             }
         });
+        self.make_good(slot, hashes.job);
     }
 
     fn take_transactions(&mut self, slot: u32, job: JobRef, first: u32, items: Vec<Bytes>) {
@@ -234,6 +241,11 @@ impl Engine {
         let whole: usize = items.iter().map(Bytes::len).sum();
         self.with_job(slot, job, |engine, entry| {
             let mut wanted: Vec<(u32, Bytes)> = (first..).zip(items).collect();
+            if let Some((0, bytes)) = wanted.first()
+                && let Some(flight) = entry.flight(slot)
+            {
+                flight.note_coinbase(bytes.len() as u32, 0, bytes);
+            }
             wanted.retain(|(index, _)| entry.accepts(slot, *index, now));
             // A few that are kept must not hold on to a large frame.
             let kept: usize = wanted.iter().map(|(_, bytes)| bytes.len()).sum();
@@ -250,6 +262,7 @@ impl Engine {
             }
             Ok(())
         });
+        self.make_good(slot, job);
     }
 
     fn take_part(&mut self, slot: u32, part: &TxPart<'_>) {
@@ -258,6 +271,11 @@ impl Engine {
         self.with_job(slot, part.job, |engine, entry| {
             if !entry.accepts(slot, part.index, now) {
                 return Ok(());
+            }
+            if part.index == 0
+                && let Some(flight) = entry.flight(slot)
+            {
+                flight.note_coinbase(part.total, part.offset(), part.bytes);
             }
             let limit = engine.config.max_block_bytes;
             let whole = entry.take_part(slot, part, limit, now)?;
@@ -271,6 +289,7 @@ impl Engine {
             }
             Ok(())
         });
+        self.make_good(slot, part.job);
     }
 
     fn take_job_state(&mut self, slot: u32, state: &JobState<'_>, body: &[u8], via: Via) {
@@ -347,7 +366,8 @@ impl Engine {
 
 /// Short ids stand for all leaves of one chunk, in one flat run.
 fn take_short_ids(
-    job: &mut Job,
+    entry: &mut JobEntry,
+    slot: u32,
     lap: &Lap,
     sequence: &HashSequence<'_>,
     nonce: u64,
@@ -356,6 +376,7 @@ fn take_short_ids(
 ) -> Result<(), Refusal> {
     let flat = lap.flat().ok_or(Refusal::Geometry)?;
     let (level, chunk) = lap.ancestor;
+    let job = &entry.job;
     let whole = level == job.chunk_level()
         && lap.runs.len() == 1
         && flat.level == job.geometry.depth()
@@ -371,7 +392,16 @@ fn take_short_ids(
             HashEntry::Full(hash) => ClaimedId::Full(*hash),
         });
     }
-    job.take_short_ids(chunk, ids, nonce, mempool, source)
+    if let Some(flight) = entry.flight(slot) {
+        let short = ids.iter().map_while(|id| match id {
+            ClaimedId::Short(id) => Some(*id),
+            ClaimedId::Full(_) => None,
+        });
+        flight.note_short_ids(flat.start, short);
+    }
+    entry
+        .job
+        .take_short_ids(chunk, ids, nonce, mempool, source)
 }
 
 /// Finds in the cache what whole leaf hashes of a lap name. The lap that proves the count brings the last

@@ -11,6 +11,7 @@
 //! - the last leaf, verified at that depth and without equal siblings, proves the count.
 
 mod anchor;
+mod coded;
 mod settle;
 mod short_ids;
 
@@ -25,6 +26,7 @@ use crate::mempool::{Mempool, Resolved, ShortIdIndex, ShortIdKey, Transaction};
 use crate::merkle::{Geometry, Hash, Lap, Node, Offer, Partial, fold, hash};
 use crate::time::Time;
 use anchor::Anchor;
+pub(crate) use coded::Coded;
 
 /// Most salts of short ids that are resolved for one job.
 ///
@@ -146,6 +148,8 @@ pub(crate) struct Job {
     body_bytes: u64,
     /// Bytes of held transactions, by who answers for them.
     held_bytes: BTreeMap<Source, u64>,
+    /// Parity of the strings of this block, by kind, once it was asked for.
+    coded: [Option<Coded>; 3],
     news: Vec<News>,
 }
 
@@ -194,6 +198,7 @@ impl Job {
             indexes: Vec::new(),
             body_bytes: 0,
             held_bytes: BTreeMap::new(),
+            coded: [None, None, None],
             news: Vec::new(),
         };
         for chunk in 0..chunk_count {

@@ -3,6 +3,7 @@
 pub(super) mod closed;
 mod news;
 mod opening;
+mod pushes;
 pub(super) mod refused;
 mod upkeep;
 
@@ -16,6 +17,7 @@ use super::event::{CompleteBlock, Event, HeaderRefusal, HeaderVerdict, Source};
 use super::inbound::{Via, leaves_below};
 use super::job::{CHUNK_HEIGHT, Job, JobStart, Leaf, News};
 use super::outbound::open_message;
+use super::parity::body::BodyParity;
 use super::parts::Parts;
 use super::peer::{HashWant, JobPeer};
 use super::schedule::{Asks, JobPeers, PeerView, first_row_level};
@@ -49,10 +51,6 @@ const MAX_IDLE: Duration = Duration::from_secs(600);
 /// How long the claimed count of a job may stay unproven when others claim another.
 const RECOUNT_AFTER: Duration = Duration::from_millis(500);
 
-/// Datagrams of transactions that a first flight may carry (SET_PARAMS key 8): 12 kB cover what 90% of the
-/// blocks of 2025 lacked (852 bytes) many times over, and are no burden when they are not needed.
-pub(super) const PUSH_BUDGET_DATAGRAMS: u16 = 10;
-
 /// One job, with everything that is known of its peers and asked of them.
 pub(super) struct JobEntry {
     pub id: u16,
@@ -60,6 +58,8 @@ pub(super) struct JobEntry {
     pub peers: JobPeers,
     pub asks: Asks,
     pub parts: Parts,
+    /// Parity of the transactions, as it came.
+    pub parity: BodyParity,
     pub requests_sent: u64,
     /// Transactions that had not been in the cache here, in the order in which they came.
     pub lacked: Vec<u32>,
@@ -79,6 +79,7 @@ impl JobEntry {
             peers: JobPeers::new(),
             asks,
             parts: Parts::default(),
+            parity: BodyParity::default(),
             requests_sent: 0,
             lacked: Vec::new(),
             last_news: now,
@@ -275,107 +276,6 @@ impl JobEntry {
             if chunk.hashes_known {
                 peer.announce_hashes(index);
             }
-        }
-    }
-
-    /// Prepares the first flight to a peer, as far as it wants it.
-    fn push_first_flight(&mut self, slot: u32, level: u8, budget_bytes: u64, now: Time) {
-        let geometry = self.job.geometry;
-        let depth = geometry.depth();
-        let row = first_row_level(&self.job);
-        let chunk_level = self.job.chunk_level();
-        let hashes = |tree, around, level, range| HashWant {
-            tree,
-            short: false,
-            around,
-            level,
-            range,
-        };
-        let known: Vec<u32> = (0..self.job.chunks.len() as u32)
-            .filter(|chunk| {
-                self.job
-                    .chunks
-                    .get(*chunk as usize)
-                    .is_some_and(|c| c.hashes_known)
-            })
-            .collect();
-        let lacked = self.predicted();
-        let peer = self.peer(slot, now);
-        peer.open_pending = true;
-        if level == 0 {
-            return;
-        }
-        peer.push_coinbase = true;
-        peer.push_bytes_left = budget_bytes;
-        let count = geometry.count();
-        if count > 1 {
-            peer.push.push_back(hashes(Tree::Txid, 0, depth, 0..1));
-            peer.push
-                .push_back(hashes(Tree::Witness, 0, row, 0..geometry.width(row)));
-            if row < depth {
-                peer.push
-                    .push_back(hashes(Tree::Witness, row, depth, count - 1..count));
-            }
-        }
-        if level >= 2 {
-            if row < chunk_level {
-                let width = geometry.width(chunk_level);
-                peer.push
-                    .push_back(hashes(Tree::Witness, row, chunk_level, 0..width));
-            }
-            for chunk in known {
-                self.push_short_ids(slot, chunk, now);
-            }
-        }
-        if level >= 3 {
-            for leaf in lacked {
-                self.push_lacked(slot, leaf);
-            }
-        }
-    }
-
-    /// What the peer probably lacks: what was missing here, unless that was so much that it says
-    /// nothing about the peer (a block of our own, or a cache that was empty).
-    fn predicted(&self) -> Vec<u32> {
-        let few = self.lacked.len() as u64 * 4 <= u64::from(self.job.geometry.count());
-        if few { self.lacked.clone() } else { Vec::new() }
-    }
-
-    /// Adds the short ids of a chunk to a first flight.
-    fn push_short_ids(&mut self, slot: u32, chunk: u32, now: Time) {
-        let range = self.job.chunk_leaves(chunk);
-        let (around, level) = (self.job.chunk_level(), self.job.geometry.depth());
-        if self.job.geometry.count() == 1 {
-            return;
-        }
-        let peer = self.peer(slot, now);
-        if peer.has_hashes.get(chunk as usize).is_some_and(|bit| *bit) {
-            return;
-        }
-        peer.push.push_back(HashWant {
-            tree: Tree::Witness,
-            short: true,
-            around,
-            level,
-            range,
-        });
-    }
-
-    /// Adds a transaction that was missing here to a first flight, while its budget lasts.
-    fn push_lacked(&mut self, slot: u32, leaf: u32) {
-        let Some(length) = self
-            .job
-            .transaction(leaf)
-            .map(|transaction| transaction.len() as u64)
-        else {
-            return;
-        };
-        if let Some(peer) = self.peers.get_mut(&slot)
-            && peer.push_bytes_left >= length
-            && !peer.has_leaf(leaf)
-        {
-            peer.push_bytes_left -= length;
-            peer.want(leaf, true);
         }
     }
 }

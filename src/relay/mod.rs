@@ -20,6 +20,7 @@
 //! - `job`, `assemble`: what is known of one block; `peer`: what one peer has and wants of it
 //! - `schedule`: who is asked for what
 //! - `inbound`, `outbound`: messages to state, state to messages
+//! - `parity`: the erasure code over what is pushed, and what comes back from it
 //! - `jobs`: a job's life, and what becomes of its news
 //! - `commands`, `compact`: what the node itself and the Bitcoin node beside it hand in
 //! - `addresses`: what peers tell of other nodes
@@ -40,6 +41,7 @@ mod jobs;
 mod loss;
 mod outbound;
 mod pacing;
+mod parity;
 mod parts;
 mod peer;
 mod poll;
@@ -73,6 +75,7 @@ use compact::PendingCompact;
 use jobs::JobEntry;
 use jobs::refused::InvalidBlocks;
 use loss::Outcome;
+use parity::amount::Needs;
 use poll::Pulse;
 use session::{Item, Phase, Session, SessionStart};
 
@@ -107,6 +110,8 @@ pub struct Engine {
     jobs_by_hash: BTreeMap<Hash, u16>,
     next_job: u16,
     mempool: Mempool,
+    /// What blocks lacked here.
+    needs: Needs,
     events: VecDeque<Event>,
     /// Sessions with control bytes, or frames, to put on their control connection.
     control_ready: BTreeSet<u32>,
@@ -146,6 +151,7 @@ impl Engine {
             jobs_by_hash: BTreeMap::new(),
             next_job: 1,
             mempool,
+            needs: Needs::default(),
             events: VecDeque::new(),
             control_ready: BTreeSet::new(),
             transmit_ready: VecDeque::new(),

@@ -2,10 +2,11 @@
 //!
 //! Nothing is queued as bytes. A want, a first flight, a request stand as what they are, and become
 //! a frame in the moment in which the pacer lets a datagram go, from what is verified then. The order:
-//! OPEN_JOB, requests, first flight, JOB_STATE, hashes asked for, transactions asked for; newer jobs
-//! before older ones.
+//! OPEN_JOB, requests, first flight and its parity, JOB_STATE, hashes asked for, transactions asked for or pushed, their
+//! parity; newer jobs before older ones.
 
 mod hashes;
+mod parity;
 mod transactions;
 
 use std::ops::Range;
@@ -48,6 +49,10 @@ pub(super) struct Target {
     pub slot: u32,
     pub now: Time,
     pub round_trip: Duration,
+    /// Bytes on their way to the peer.
+    pub in_flight: u64,
+    /// The share of datagrams that is lost, as far as is known.
+    pub loss: f64,
     /// Room of a fresh datagram (or piece of the control stream) for frames.
     pub fresh_room: usize,
     /// Test option: alter what is sent.
@@ -150,10 +155,12 @@ impl Pen<'_, '_> {
         self.write_open()
             && self.write_requests()
             && self.write_push()
+            && self.write_flight_parity()
             && self.write_state()
             && self.write_hash_answers()
             && self.write_lost_parts()
             && self.write_transactions()
+            && self.write_body_parity()
     }
 
     fn message(&mut self, message: &Message<'_>) -> bool {

@@ -1,6 +1,7 @@
 //! Transactions that come in parts: one larger than a datagram, cell by cell, from one peer each.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::time::Duration;
 
 use bitvec::prelude::BitVec;
@@ -45,6 +46,17 @@ pub(super) struct Parts {
 }
 
 impl Parts {
+    /// Bytes of a transaction that a peer sends in parts, and the stretches of them that have not come.
+    pub fn of_leaf(&self, leaf: u32, slot: u32) -> Option<(&[u8], Vec<Range<u32>>)> {
+        let part = self.parts.get(&(leaf, slot))?;
+        let total = part.bytes.len() as u32;
+        let gaps = part.cells.iter_zeros().map(|cell| {
+            let start = cell as u32 * CELL;
+            start..(start + CELL).min(total)
+        });
+        Some((&part.bytes, gaps.collect()))
+    }
+
     /// A leaf is verified: its parts are of no use any longer.
     pub fn forget_leaf(&mut self, leaf: u32) {
         while let Some((key, _)) = self.parts.range((leaf, 0)..=(leaf, u32::MAX)).next() {

@@ -9,8 +9,9 @@ use std::ops::Range;
 
 use bitvec::prelude::{BitVec, Lsb0};
 
+use super::parity::flight::Flight;
 use crate::time::Time;
-use crate::wire::Tree;
+use crate::wire::{ParityKind, Tree};
 
 /// A set of leaves or chunks.
 pub(crate) type Set = BitVec<u64, Lsb0>;
@@ -51,6 +52,31 @@ pub(crate) enum Request {
     Transactions(Vec<Range<u32>>),
     /// CANCEL of transactions.
     Cancel(Vec<Range<u32>>),
+}
+
+/// Parity on its way out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ParityPush {
+    /// Over which string.
+    pub kind: ParityKind,
+    /// The next cell; after the last comes the first.
+    pub next: u32,
+    /// Bytes that may still be sent.
+    pub left: u64,
+    /// Cells in all, once the first are written.
+    pub planned: u32,
+}
+
+impl ParityPush {
+    /// So many bytes of parity, from a cell on that is drawn: others send others.
+    pub fn new(kind: ParityKind, draw: u32, bytes: u64) -> Self {
+        Self {
+            kind,
+            next: draw,
+            left: bytes,
+            planned: 0,
+        }
+    }
 }
 
 /// One peer in one job.
@@ -103,6 +129,12 @@ pub(crate) struct JobPeer {
     pub push: VecDeque<HashWant>,
     /// Bytes of transactions that a first flight may still add.
     pub push_bytes_left: u64,
+    /// Parity of the first flight that is still to go.
+    pub flight_parity: Option<ParityPush>,
+    /// Parity of the transactions that is still to go.
+    pub body_parity: Option<ParityPush>,
+    /// All transactions are pushed to the peer: it takes a whole block unasked.
+    pub takes_all: bool,
 
     /// Transactions verified here of which the peer has not been told in any JOB_STATE that it has
     /// acknowledged: the draft's `unacknowledged_runs`.
@@ -130,6 +162,10 @@ pub(crate) struct JobPeer {
     pub was_asked: bool,
     /// It was asked for full first flights when it opened the job.
     pub pushed_to_us: bool,
+    /// Bytes beyond the hashes that it may push.
+    pub granted_bytes: u64,
+    /// What it pushed of its first flight, and parity of that.
+    pub flight: Option<Box<Flight>>,
     /// The peer says that it has the whole block.
     pub claims_all: bool,
     /// Since when parts of one transaction have been all that came of it.
@@ -168,6 +204,9 @@ impl JobPeer {
             push_coinbase: false,
             push: VecDeque::new(),
             push_bytes_left: 0,
+            flight_parity: None,
+            body_parity: None,
+            takes_all: false,
             unacknowledged: leaf_set(),
             unacknowledged_hashes: chunk_set(),
             unacknowledged_any: false,
@@ -180,6 +219,8 @@ impl JobPeer {
             stalls: 0,
             was_asked: false,
             pushed_to_us: false,
+            granted_bytes: 0,
+            flight: None,
             claims_all: false,
             parts_since: None,
             paused_until: None,
@@ -299,6 +340,26 @@ impl JobPeer {
         });
     }
 
+    /// Whether it pushes all transactions of a block of this size to us.
+    pub fn pushes_all(&self, block_bytes: u32) -> bool {
+        self.pushed_to_us && self.granted_bytes >= u64::from(block_bytes)
+    }
+
+    /// Drops what would go to the peer unasked.
+    pub fn stop_pushing(&mut self) {
+        self.push.clear();
+        self.push_coinbase = false;
+        self.push_bytes_left = 0;
+        self.flight_parity = None;
+        self.body_parity = None;
+        if std::mem::take(&mut self.takes_all) {
+            self.wanted.fill(false);
+            self.queued.fill(false);
+            self.ready.clear();
+            self.cell = 0;
+        }
+    }
+
     /// Stops everything that goes to or is asked of the peer in this job.
     pub fn close(&mut self) {
         self.closed = true;
@@ -308,8 +369,8 @@ impl JobPeer {
         self.cell = 0;
         self.lost_parts.clear();
         self.wanted_hashes.clear();
-        self.push.clear();
-        self.push_coinbase = false;
+        self.stop_pushing();
+        self.flight = None;
         self.open_pending = false;
         self.requests.clear();
         self.unacknowledged.fill(false);
@@ -447,6 +508,8 @@ impl JobPeer {
         self.open_pending
             || self.push_coinbase
             || !(self.push.is_empty() && self.requests.is_empty())
+            || self.flight_parity.is_some()
+            || self.body_parity.is_some()
             || !(self.lost_parts.is_empty() && self.ready.is_empty())
             || (!self.hashes_blocked && !self.wanted_hashes.is_empty())
     }

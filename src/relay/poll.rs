@@ -85,6 +85,8 @@ impl Engine {
             slot,
             now: self.now,
             round_trip: session.sent.rtt().smoothed(),
+            in_flight: session.sent.in_flight(),
+            loss: session.loss(),
             fresh_room,
             lie: self.config.lie,
         };

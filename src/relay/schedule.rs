@@ -120,6 +120,8 @@ pub(crate) struct Asks {
     /// When the coinbase was last asked for, and how often.
     coinbase: Option<(Time, u32)>,
     coinbase_slot: u32,
+    /// Transactions before this one are left to parity until then.
+    spared: (u32, Time),
 }
 
 /// The peers of a job, by the slots of their sessions.
@@ -144,6 +146,7 @@ impl Asks {
             cold: false,
             coinbase: None,
             coinbase_slot: NOBODY,
+            spared: (0, now),
         }
     }
 
@@ -155,6 +158,26 @@ impl Asks {
     /// When the schedule wants to look again although nothing has come.
     pub fn deadline(&self) -> Option<Time> {
         self.next_review
+    }
+
+    /// Leaves transactions before `end` to parity until then.
+    pub fn spare(&mut self, end: u32, until: Time) {
+        self.spared = (end, until);
+    }
+
+    /// A peer pushes everything: it counts as asked for it, and for nothing else is anybody asked while that goes on.
+    pub fn expect_all(&mut self, job: &Job, slot: u32, peer: &mut JobPeer, now: Time) {
+        self.cold = true;
+        self.rows_asked.fill(true);
+        for leaf in 1..job.geometry.count() {
+            let free = self.idle.get(leaf as usize).is_some_and(|bit| *bit);
+            if free && matches!(job.leaf(leaf), super::job::Leaf::Missing) {
+                self.place(leaf, slot);
+                peer.outstanding += 1;
+            }
+        }
+        peer.was_asked = true;
+        peer.last_progress = now;
     }
 
     /// A transaction is here: nobody is asked for it any longer. Gives the slot that was.
@@ -292,6 +315,10 @@ impl Asks {
             self.judge_cache(job);
             self.review_chunks(job, &parent, now);
             self.review_leaves(job, peers, &views, &parent, now);
+            let (end, until) = self.spared;
+            if end > 0 && now < until {
+                self.wake_at(until);
+            }
         }
         self.review_hashes(job, peers, &views, &parent, now);
         // What was only asked for in this review is looked after too.

@@ -80,6 +80,8 @@ pub(crate) enum Item {
     Request(u16, Request),
     /// JOB_STATE: it stays unacknowledged, and goes again by its own clock.
     State(u16),
+    /// Parity: what is lost of it stays lost.
+    Parity,
 }
 
 /// A short answer on its way out.
@@ -239,6 +241,8 @@ pub(crate) struct Session {
 
     /// What the peer said of itself in BTVERSION and SET_PARAMS.
     pub params: Parameters,
+    /// Bytes beyond the hashes that the peer was last told it may push of a block (SET_PARAMS key 8).
+    pub granted_bytes: u64,
     /// We asked the peer for full first flights.
     pub eager: bool,
     /// Chunks that its data completed.
@@ -315,6 +319,7 @@ impl Session {
             max_datagram: DEFAULT_MAX_DATAGRAM,
             peer_max_datagram: DEFAULT_MAX_DATAGRAM,
             params: Parameters::default(),
+            granted_bytes: 0,
             eager: false,
             chunks_delivered: 0,
             their_jobs: BTreeMap::new(),
@@ -393,6 +398,14 @@ impl Session {
     /// How far the peer wants first flights to go: what it said, or the anchor only.
     pub fn push_level(&self) -> u8 {
         self.params.push_level.unwrap_or(1)
+    }
+
+    /// The share of datagrams to the peer that is lost, as far as is known: one in a hundred before anything was sent.
+    pub fn loss(&self) -> f64 {
+        let probed = self.probe_clock.sent_and_lost();
+        let sent = self.datagrams_out + probed.0;
+        let lost = self.datagrams_lost + probed.1;
+        (lost as f64 + 0.5) / (sent as f64 + 50.0)
     }
 
     /// Largest datagram that may go to the peer now.

@@ -89,6 +89,8 @@ refusals! {
     Leaf = "leaf", 20;
     /// Parts of a transaction that do not fit each other.
     Parts = "parts", 20;
+    /// Parity that fits no code of the job, or is not that of the block.
+    Parity = "parity", 20;
     /// Data that was neither asked for nor due in a first flight.
     Unsolicited = "unsolicited", 1;
     /// A probe announced sooner after another than probes may be.

@@ -119,6 +119,18 @@ impl Trial {
         !self.adversaries.contains_key(&node)
     }
 
+    /// Which nodes count for each block, by their number: none for the first ones that are not measured.
+    pub fn counting_each(&self) -> Vec<Vec<bool>> {
+        let unmeasured = self.scenario.block.unmeasured as usize;
+        let blocks = self.blocks.iter().enumerate();
+        blocks
+            .map(|(number, block)| match number < unmeasured {
+                true => vec![false; self.plan.nodes],
+                false => self.counting(block),
+            })
+            .collect()
+    }
+
     /// Which nodes count for a block, by their number: those that mean no harm, did not hand it in, can be reached, are
     /// not left crashed, and are measured.
     pub fn counting(&self, block: &PlannedBlock) -> Vec<bool> {

@@ -105,8 +105,7 @@ impl Material {
             Some((key, advice)) => ScenarioError::at_key(name, text, key, advice),
             None => error,
         })?;
-        let counts = |block| trial.counting(block).contains(&true);
-        match trial.blocks.iter().any(counts) {
+        match trial.counting_each().concat().contains(&true) {
             true => Ok(trial),
             false => Err(ScenarioError::at_key(
                 name,

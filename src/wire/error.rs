@@ -80,11 +80,13 @@ pub enum WireError {
     BadPadding,
     /// A receive report with no words, or too many.
     ReportWords,
+    /// Parity without cells, with cells of unlike sizes, or numbers beyond any code's.
+    ParityCells,
 }
 
 impl WireError {
     /// Every variant, in the order of the enumeration: what a table of counters is made from.
-    pub const ALL: [Self; 36] = [
+    pub const ALL: [Self; 37] = [
         Self::Truncated,
         Self::TrailingBytes,
         Self::NonMinimalSize,
@@ -121,6 +123,7 @@ impl WireError {
         Self::OffGrid,
         Self::BadPadding,
         Self::ReportWords,
+        Self::ParityCells,
     ];
 
     /// The name of this reason, as counters and test vectors carry it.
@@ -162,6 +165,7 @@ impl WireError {
             Self::OffGrid => "off-grid",
             Self::BadPadding => "bad-padding",
             Self::ReportWords => "report-words",
+            Self::ParityCells => "parity-cells",
         }
     }
 }

@@ -8,6 +8,7 @@ use super::control::{
 use super::data::{Cancel, GetHashes, GetTxs, JobState, Missing, Ping, Pong, RxReport};
 use super::error::WireError;
 use super::parameters::ParameterList;
+use super::parity::Parity;
 use super::payload::{Hashes, TxPart, Txs};
 use super::structures::Body;
 use super::{FIRST_OPTIONAL_TYPE, MAX_FRAME_BODY};
@@ -173,6 +174,8 @@ messages! {
     Cancel(Cancel<'a>) = 0x2a, "CANCEL", true;
     /// RX_REPORT: which datagrams came.
     RxReport(RxReport) = 0x2b, "RX_REPORT", true;
+    /// PARITY: cells of an erasure code over what is pushed.
+    Parity(Parity<'a>) = 0x2c, "PARITY", true;
 }
 
 impl<'a> Message<'a> {

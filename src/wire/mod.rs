@@ -11,7 +11,7 @@
 //! - [`codec`]: a reader and a writer of integers, CompactSize and byte strings
 //! - [`datagram`]: the UDP envelope: connection id, sequence number, frames, MAC
 //! - [`framing`]: the TCP stream of frames, as a push decoder
-//! - [`messages`]: [`Message`], the closed list of what a frame can hold; [`control`], [`data`] and [`payload`]
+//! - [`messages`]: [`Message`], the closed list of what a frame can hold; [`control`], [`data`], [`payload`] and [`parity`]
 //!   hold the messages themselves, [`parameters`] and [`addresses`] the lists inside two of them
 //! - [`structures`]: level, direction, job reference and the other small fields
 //! - [`hashseq`], [`lap`], [`hashless`]: the draft's structures: hash sequence, run, workout, lap, and the
@@ -66,6 +66,7 @@ pub mod hashseq;
 pub mod lap;
 pub mod messages;
 pub mod parameters;
+pub mod parity;
 pub mod payload;
 pub mod ranges;
 pub mod structures;
@@ -85,6 +86,7 @@ pub use hashseq::{HashEntry, HashSequence, ShortEntry};
 pub use lap::{WireLap, WireRun, Workout};
 pub use messages::{Message, MessageType};
 pub use parameters::{Parameter, ParameterList, Parameters};
+pub use parity::{Parity, ParityKind};
 pub use payload::{Hashes, TxList, TxPart, Txs};
 pub use ranges::{HashlessRuns, ranges_of_words};
 pub use structures::{CloseReason, DisconnectReason, JobRef, Kind, MissingReason, Tree, Whose};
@@ -169,6 +171,10 @@ pub const MAX_BANDWIDTH_PINGS: u16 = 512;
 
 /// The most words in one RX_REPORT: 256 datagrams, about 5 ms at 500 Mbit/s, between two reports.
 pub const MAX_REPORT_WORDS: usize = 4;
+
+/// The most cells of parity that any code has: those over the largest string that is coded, of 32 MiB. Half of what a
+/// code over GF(2^16) could have, the other half being its data.
+pub const MAX_PARITY_CELLS: u32 = 32_768;
 
 /// The largest job id: bit 15 says whose it is.
 pub const MAX_JOB_ID: u16 = 0x7fff;

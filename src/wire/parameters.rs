@@ -179,6 +179,12 @@ pub struct Parameters {
 }
 
 impl Parameters {
+    /// Bytes that the node takes unasked of a job, beyond hashes and short ids.
+    pub fn push_budget_bytes(&self) -> u64 {
+        let datagrams = self.push_budget_datagrams.unwrap_or(0);
+        u64::from(datagrams) * u64::from(DEFAULT_MAX_DATAGRAM)
+    }
+
     /// What a list says, over what is known already: keys that it leaves out keep their value.
     pub fn update(&mut self, list: &ParameterList<'_>) {
         for pair in list.iter() {

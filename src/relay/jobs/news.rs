@@ -1,6 +1,7 @@
 //! What becomes of a job's news, and how a job ends.
 
 use super::*;
+use crate::wire::ParityKind;
 
 impl Engine {
     /// Deals with what a job has to say.
@@ -65,7 +66,7 @@ impl Engine {
                         peer.announce_hashes(chunk);
                     }
                     if anchored && pushes {
-                        entry.push_short_ids(slot, chunk, now);
+                        entry.push_description(slot, chunk, now);
                     }
                 }
             }
@@ -142,11 +143,41 @@ impl Engine {
                     local: entry.job.local,
                 });
                 entry.parts = Parts::default();
+                self.note_need(id);
+                self.judge_parity(id);
                 self.cancel_rest(id);
                 self.rotate_eager(id);
                 self.evict_jobs();
             }
             Err(reason) => self.invalidate_job(id, reason),
+        }
+    }
+
+    /// Remembers what a block from peers lacked here, and grants accordingly.
+    fn note_need(&mut self, id: u16) {
+        if let Some(entry) = self.jobs.get(&id)
+            && !entry.job.local
+            && let Some(need) = entry.parity_needed()
+        {
+            self.needs.note(need, u64::from(entry.job.block_bytes));
+            self.renew_grants();
+        }
+    }
+
+    /// Compares parity that came with the block's own: whoever sent other is named, whatever became of it.
+    fn judge_parity(&mut self, id: u16) {
+        let Some(entry) = self.jobs.get_mut(&id) else {
+            return;
+        };
+        let parity = std::mem::take(&mut entry.parity);
+        if parity.is_empty() {
+            return;
+        }
+        let Some(coded) = entry.job.coded(ParityKind::Transactions) else {
+            return;
+        };
+        for slot in parity.liars(coded) {
+            self.blame(slot, Refusal::Parity);
         }
     }
 

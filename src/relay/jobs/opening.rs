@@ -1,5 +1,6 @@
 //! How a job begins: a peer opens it to us, and we open it to others.
 
+use super::pushes::FlightPlan;
 use super::*;
 
 impl Engine {
@@ -189,7 +190,9 @@ impl Engine {
                 session.their_jobs.retain(|_, id| live.contains(id));
             }
         }
-        let eager = self.session(slot).is_some_and(|session| session.eager);
+        let session = self.session(slot);
+        let eager = session.is_some_and(|session| session.eager);
+        let granted_bytes = session.map_or(0, |session| session.granted_bytes);
         let Some(entry) = self.jobs.get_mut(&id) else {
             return;
         };
@@ -213,6 +216,7 @@ impl Engine {
         peer.claimed_bytes = open.block_bytes;
         peer.nonce = open.nonce;
         peer.pushed_to_us = eager;
+        peer.granted_bytes = granted_bytes;
         peer.claims_all = open.sender_has_all;
         if open.sender_has_all && open.count == count {
             peer.note_has(0..count);
@@ -223,8 +227,7 @@ impl Engine {
         let peer = entry.peer(slot, now);
         if first {
             // It has its own source: what it lacks it asks for.
-            peer.push.clear();
-            peer.push_coinbase = false;
+            peer.stop_pushing();
             if !peer.told {
                 peer.open_pending = false;
             }
@@ -233,6 +236,7 @@ impl Engine {
             }
             if !complete {
                 entry.asks.dirty = true;
+                entry.expect_push(slot, now);
             }
         }
         if anchored && new_claim && open.count != count {
@@ -270,8 +274,13 @@ impl Engine {
         let Some(session) = self.session(slot) else {
             return;
         };
-        let level = session.push_level().min(3);
-        let budget = u64::from(session.params.push_budget_datagrams.unwrap_or(0)) * 1_200;
+        let plan = FlightPlan {
+            level: session.push_level().min(3),
+            budget_bytes: session.params.push_budget_bytes(),
+            lossy: session.route(now) != Route::Tcp,
+            loss: session.loss(),
+            draw: session.their_connection,
+        };
         let Some(entry) = self.jobs.get_mut(&id) else {
             return;
         };
@@ -284,7 +293,7 @@ impl Engine {
         };
         let peer = entry.peer(slot, now);
         peer.told = true;
-        entry.push_first_flight(slot, level, budget, now);
+        entry.push_first_flight(slot, plan, now);
         // OPEN_JOB says so itself when all is here.
         if !entry.job.is_complete() {
             entry.announce_all(slot);
@@ -370,6 +379,7 @@ impl Engine {
             peer.claimed_bytes = old.claimed_bytes;
             peer.nonce = old.nonce;
             peer.pushed_to_us = old.pushed_to_us;
+            peer.granted_bytes = old.granted_bytes;
             peer.claims_all = old.claims_all;
             peer.closed = old.closed;
             peer.take_kept(&mut old, old_count);

@@ -24,6 +24,7 @@ impl Engine {
             | Item::Part(id, ..)
             | Item::Request(id, _)
             | Item::State(id) => *id,
+            Item::Parity => return,
         };
         let Some(entry) = self.jobs.get_mut(&id) else {
             return;
@@ -59,6 +60,7 @@ impl Engine {
                     peer.requests.push_front(request);
                 }
             }
+            Item::Parity => {}
             Item::State(_) => peer.state_news = peer.has_unacknowledged(),
         }
     }
@@ -77,6 +79,9 @@ impl Engine {
             let Some(entry) = self.jobs.get_mut(&id) else {
                 continue;
             };
+            let pushers = views.iter().filter(|view| view.eager);
+            let round_trip = pushers.map(|view| view.round_trip).max().unwrap_or_default();
+            entry.spare_for_parity(round_trip, now);
             entry.asks.review(&entry.job, &mut entry.peers, &views, now);
             let withheld = std::mem::take(&mut entry.asks.withheld);
             for slot in withheld {

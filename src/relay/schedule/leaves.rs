@@ -183,12 +183,26 @@ impl Asks {
                 continue;
             }
             for word in words(&job.chunk_leaves(chunk)) {
-                let idle =
-                    job.missing_word(word) & word_of(&self.idle, word) & without_coinbase(word);
+                let idle = job.missing_word(word)
+                    & word_of(&self.idle, word)
+                    & without_coinbase(word)
+                    & self.not_spared(word, now);
                 self.idle_word(word, idle, bidders, parent, &mut moves);
             }
         }
         moves
+    }
+
+    /// The leaves of a word that are not left to parity.
+    fn not_spared(&self, word: usize, now: Time) -> u64 {
+        let (end, until) = self.spared;
+        let before = (end as usize).saturating_sub(word * 64);
+        match before {
+            _ if now >= until => !0,
+            0 => !0,
+            1..64 => !0 << before,
+            _ => 0,
+        }
     }
 
     fn idle_word(

@@ -46,7 +46,9 @@ impl Row {
         let blocks = || runs.iter().flat_map(|run| &run.blocks);
         let sizes: f64 = blocks().map(|block| block.bytes as f64).sum();
         let arrived: f64 = runs.iter().map(arrived).sum();
-        let crossed: f64 = parts.iter().map(|part| part.bytes_to_cross as f64).sum();
+        // Blocks that are not measured are carried all the same.
+        let carried: Vec<&NodeOutcome> = runs.iter().flat_map(carried).collect();
+        let crossed: f64 = carried.iter().map(|part| part.bytes_to_cross as f64).sum();
         Some(Self {
             scenario: first.scenario.clone(),
             protocol: first.protocol.clone(),
@@ -57,25 +59,33 @@ impl Row {
             added_delay_ms_p95: percentile(&added, 95.0).filter(|delay| delay.is_finite()),
             complete_share: share(&|part| part.whole_ms.is_some()),
             request_free_share: share(&|part| part.whole_ms.is_some() && part.request_free),
-            bytes_per_node: ratio(arrived, parts.len() as f64),
+            bytes_per_node: ratio(arrived, carried.len() as f64),
             redundancy: ratio(arrived, crossed),
         })
     }
 }
 
+/// Whether a node counts for any block.
+fn counts(run: &Outcome, node: usize) -> bool {
+    let of = |block: &super::BlockOutcome| block.nodes.get(node).is_some_and(|part| part.counts);
+    run.blocks.iter().any(of)
+}
+
 /// Bytes that arrived at nodes that count for any block.
 fn arrived(run: &Outcome) -> f64 {
-    let counts = |node: usize| {
-        let of =
-            |block: &super::BlockOutcome| block.nodes.get(node).is_some_and(|part| part.counts);
-        run.blocks.iter().any(of)
-    };
-    let nodes = run
-        .traffic
-        .iter()
-        .enumerate()
-        .filter(|(node, _)| counts(*node));
+    let nodes = run.traffic.iter().enumerate();
+    let nodes = nodes.filter(|(node, _)| counts(run, *node));
     nodes.map(|(_, traffic)| traffic.bytes_in as f64).sum()
+}
+
+/// What each block was to nodes that count for any, the one that handed it in apart.
+fn carried(run: &Outcome) -> impl Iterator<Item = &NodeOutcome> {
+    run.blocks.iter().flat_map(move |block| {
+        let nodes = block.nodes.iter().enumerate();
+        nodes
+            .filter(move |(node, _)| *node != block.source && counts(run, *node))
+            .map(|(_, part)| part)
+    })
 }
 
 fn ratio(of: f64, by: f64) -> f64 {

@@ -44,11 +44,7 @@ impl Protocol for Blocktorrent {
             .max()
             .unwrap_or_default();
         let end = start + last + Duration::from_secs_f64(trial.scenario.limit.seconds);
-        let counts: Vec<Vec<bool>> = trial
-            .blocks
-            .iter()
-            .map(|block| trial.counting(block))
-            .collect();
+        let counts = trial.counting_each();
         let whole = |world: &World| whole(world, trial, &counts);
         let wanted = counts.iter().flatten().filter(|counts| **counts).count();
         world.run_until(end, &|world| whole(world) == wanted, &mut |world| {

@@ -42,11 +42,7 @@ pub(super) struct Stage<'t> {
 impl<'t> Stage<'t> {
     /// `salt` keeps the draws of protocols apart.
     pub(super) fn new(trial: &'t Trial, salt: u64) -> Self {
-        let counts: Vec<_> = trial
-            .blocks
-            .iter()
-            .map(|block| trial.counting(block))
-            .collect();
+        let counts = trial.counting_each();
         Self {
             now: BEGIN,
             random: StdRng::seed_from_u64(trial.seed ^ salt),

@@ -261,6 +261,15 @@ impl Scenario {
         within("block.every_ms", self.block.every_ms, 0.0, 86_400_000.0)?;
         let racing = self.block.racing as usize;
         counted("block.racing", racing, 1, self.topology.nodes.min(64))?;
+        if self.block.unmeasured >= self.block.count {
+            return fault(
+                "block.unmeasured",
+                format!(
+                    "{} of {} blocks leave none to measure; give fewer, or a larger block.count",
+                    self.block.unmeasured, self.block.count
+                ),
+            );
+        }
         self.known("block.from", &self.block.from)?;
         if !self.block.from.is_empty() && self.block.from.len() < racing {
             return fault(

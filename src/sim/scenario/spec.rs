@@ -287,6 +287,8 @@ pub struct BlockSpec {
     pub count: u32,
     /// Time from one to the next.
     pub every_ms: f64,
+    /// How many of the first blocks are not measured: a node that has been running knows what blocks lack there.
+    pub unmeasured: u32,
     /// How many different blocks are found at the same time, each at a node of its own.
     pub racing: u32,
     /// Where blocks are handed in, in turn. Default: node 0, and the others of a race evenly spread.
@@ -304,6 +306,7 @@ impl Default for BlockSpec {
             shape: BlockShape::Real,
             count: 1,
             every_ms: 1_000.0,
+            unmeasured: 0,
             racing: 1,
             from: Vec::new(),
         }
