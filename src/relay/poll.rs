@@ -86,7 +86,7 @@ impl Engine {
             now: self.now,
             round_trip: session.sent.rtt().smoothed(),
             in_flight: session.sent.in_flight(),
-            loss: session.loss(),
+            loss: session.loss.share(),
             fresh_room,
             lie: self.config.lie,
         };
@@ -361,6 +361,10 @@ impl Engine {
         let now = self.now;
         if let Some(session) = self.session_mut(slot) {
             let in_flight = session.sent.in_flight();
+            let lost = outcome.lost.len() as u64;
+            let known = outcome.acked.len() as u64 + lost;
+            let wrongly = u64::from(outcome.spurious).min(known);
+            session.loss.note(known - wrongly, lost);
             if let Some(sample) = &outcome.sample {
                 session.pacer.on_acked(now, sample, in_flight);
             }

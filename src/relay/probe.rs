@@ -103,17 +103,9 @@ pub(crate) struct ProbeClock {
     sizes: Option<(Time, u32)>,
     /// When the peer's last ESTIMATE_BANDWIDTH came.
     bandwidth: Option<Time>,
-    /// PINGs of our bandwidth estimates, and how many of them were lost.
-    sent: u64,
-    lost: u64,
 }
 
 impl ProbeClock {
-    /// PINGs that were sent to estimate the bandwidth, and how many of them were lost.
-    pub fn sent_and_lost(&self) -> (u64, u64) {
-        (self.sent, self.lost)
-    }
-
     /// Whether a peer may announce a probe now; counts it if so.
     fn admit(&mut self, bandwidth: bool, now: Time) -> bool {
         let over = |begun: Time| now.since(begun) >= MIN_PROBE_INTERVAL;
@@ -359,8 +351,7 @@ impl Engine {
         session.probes.sending = None;
         if probe.bandwidth {
             let lost = probe.total.saturating_sub(report.received);
-            session.probe_clock.sent += u64::from(probe.total);
-            session.probe_clock.lost += u64::from(lost);
+            session.loss.note(probe.total.into(), lost.into());
             let bytes = u64::from(report.received.min(probe.total).saturating_sub(1))
                 * u64::from(probe.size);
             // A train that came in one piece, or not at all, says nothing.

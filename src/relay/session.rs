@@ -18,6 +18,7 @@ use super::jobs::closed::ClosedIds;
 use super::jobs::refused::KeptOffers;
 use super::loss::{ReceiveLog, SendLog};
 use super::pacing::Pacer;
+use super::parity::amount::LossRate;
 use super::peer::{HashWant, Request};
 use super::probe::{ProbeClock, Probes};
 use crate::time::Time;
@@ -273,6 +274,7 @@ pub(crate) struct Session {
     pub datagrams_in: u64,
     pub datagrams_out: u64,
     pub datagrams_lost: u64,
+    pub loss: LossRate,
     /// A sequence number that was drawn for a datagram that had nothing to say.
     pub spare_sequence: Option<u64>,
     /// The pacer forbids another datagram until then; `Time::MAX` until a report comes.
@@ -338,6 +340,7 @@ impl Session {
             datagrams_in: 0,
             datagrams_out: 0,
             datagrams_lost: 0,
+            loss: LossRate::default(),
             spare_sequence: None,
             blocked_until: None,
             probes: Probes::default(),
@@ -398,14 +401,6 @@ impl Session {
     /// How far the peer wants first flights to go: what it said, or the anchor only.
     pub fn push_level(&self) -> u8 {
         self.params.push_level.unwrap_or(1)
-    }
-
-    /// The share of datagrams to the peer that is lost, as far as is known: one in a hundred before anything was sent.
-    pub fn loss(&self) -> f64 {
-        let probed = self.probe_clock.sent_and_lost();
-        let sent = self.datagrams_out + probed.0;
-        let lost = self.datagrams_lost + probed.1;
-        (lost as f64 + 0.5) / (sent as f64 + 50.0)
     }
 
     /// Largest datagram that may go to the peer now.

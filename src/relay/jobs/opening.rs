@@ -278,7 +278,7 @@ impl Engine {
             level: session.push_level().min(3),
             budget_bytes: session.params.push_budget_bytes(),
             lossy: session.route(now) != Route::Tcp,
-            loss: session.loss(),
+            loss: session.loss.share(),
             draw: session.their_connection,
         };
         let Some(entry) = self.jobs.get_mut(&id) else {
