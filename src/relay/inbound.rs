@@ -227,6 +227,11 @@ impl Engine {
                     }
                     let job = &mut entry.job;
                     job.take_lap(&lap, &all, source)?;
+                    // What stands for others may be verified now.
+                    for peer in entry.peers.values_mut() {
+                        peer.hashes_blocked = false;
+                    }
+                    let job = &mut entry.job;
                     look_up_leaves(job, &lap, &all, &engine.mempool, source);
                     Ok(())
                 }

@@ -93,17 +93,16 @@ impl JobEntry {
         }
         for chunk in 0..self.job.chunks.len() as u32 {
             let known = self.job.chunks.get(chunk as usize);
-            if !known.is_some_and(|chunk| chunk.hashes_known) {
-                continue;
-            }
+            let known = known.is_some_and(|chunk| chunk.hashes_known);
             match all {
                 true => self.push_grain(slot, chunk, now),
-                false => self.push_short_ids(slot, chunk, now),
+                false if known => self.push_short_ids(slot, chunk, now),
+                false => {}
             }
         }
     }
 
-    /// Adds the finer row of a chunk.
+    /// Adds the finer row of a chunk, as a want that stands until it is verified here.
     fn push_grain(&mut self, slot: u32, chunk: u32, now: Time) {
         let depth = self.job.geometry.depth();
         let (around, level) = (self.job.chunk_level(), depth.saturating_sub(GRAIN_HEIGHT));
@@ -113,14 +112,14 @@ impl JobEntry {
         }
         let range = leaves.start >> GRAIN_HEIGHT..((leaves.end - 1) >> GRAIN_HEIGHT) + 1;
         let want = hashes(Tree::Witness, around, level, range);
-        self.peer(slot, now).push.push_back(want);
+        // A block of more chunks than wants may stand is verified by chunks.
+        let _ = self.peer(slot, now).want_hashes(want);
     }
 
-    /// Adds what describes a chunk to a flight that is under way.
+    /// Adds the short ids of a chunk to a flight that is under way.
     pub(super) fn push_description(&mut self, slot: u32, chunk: u32, now: Time) {
-        match self.peer(slot, now).takes_all {
-            true => self.push_grain(slot, chunk, now),
-            false => self.push_short_ids(slot, chunk, now),
+        if !self.peer(slot, now).takes_all {
+            self.push_short_ids(slot, chunk, now);
         }
     }
 
