@@ -9,7 +9,7 @@ use crate::merkle::{Hash, Lap};
 use crate::wire::{
     CELL, Cancel, CloseJob, CloseReason, GetHashes, GetTxs, HashSequence, Hashes, HashlessRun,
     HashlessWorkout, JobRef, JobState, Kind, Message, MessageType, Missing, MissingReason, OpenJob,
-    ShortEntry, Tree, TxList, TxPart, Txs, WireLap, WireRun,
+    Parity, ParityKind, ShortEntry, Tree, TxList, TxPart, Txs, WireLap, WireRun,
 };
 
 impl Block {
@@ -20,6 +20,9 @@ impl Block {
             own @ 0..=127 => JobRef::of_sender(u16::from(own % 3)),
             other => JobRef::of_receiver(1 + u16::from(other % 3)),
         };
+        if choice >= 0xf8 {
+            return Some(Self::parity(job, script));
+        }
         Some(match choice % 16 {
             0 | 1 => self.open_job(script),
             2 => self.branch(job),
@@ -151,6 +154,31 @@ impl Block {
             total: whole.len() as u32,
             cell,
             bytes,
+        }))
+    }
+
+    /// Parity that may be right in form, and is wrong in what it says.
+    fn parity(job: JobRef, script: &mut Script<'_>) -> Vec<u8> {
+        let kind = match script.byte() % 3 {
+            0 => ParityKind::Flight,
+            1 => ParityKind::Anchor,
+            _ => ParityKind::Transactions,
+        };
+        let cell = match (kind, script.byte() % 8) {
+            (_, 0) => 66,
+            (ParityKind::Transactions, _) => 196,
+            _ => 64,
+        };
+        let count = 1 + script.byte() % 8;
+        let cells = vec![script.byte(); usize::from(count) * cell];
+        encode(&Message::Parity(Parity {
+            job,
+            kind,
+            bytes: 1 + script.below(4_000) + u32::from(script.byte()) * 64,
+            planned: 1 + script.below(300),
+            first: script.below(40),
+            count,
+            cells: &cells,
         }))
     }
 

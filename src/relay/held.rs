@@ -43,6 +43,8 @@ pub struct Held {
     pub part_bytes: usize,
     /// Bytes of transactions that a job holds of a peer without proof.
     pub unproven_bytes: usize,
+    /// Bytes of parity, and of a first flight beside it, that a job holds of a peer.
+    pub parity_bytes: usize,
 }
 
 impl Engine {
@@ -79,11 +81,14 @@ impl Engine {
             most(&mut held.hash_asks, entry.asks.hash_asks());
             most(&mut held.part_bytes, entry.parts.most_bytes());
             most(&mut held.unproven_bytes, entry.job.most_unproven());
+            most(&mut held.parity_bytes, entry.parity.most_bytes());
             let leaves = entry.job.geometry.count() as usize;
             for peer in entry.peers.values() {
                 most(&mut held.hash_wants, peer.wanted_hashes.len());
                 let waiting = peer.requests.len() + peer.push.len() + peer.lost_parts.len();
                 most(&mut held.waiting, waiting);
+                let flight = peer.flight.as_ref().map_or(0, |flight| flight.held_bytes());
+                most(&mut held.parity_bytes, flight);
                 let stretches = peer.ready.len().saturating_sub(leaves);
                 most(&mut held.stretches, stretches);
             }

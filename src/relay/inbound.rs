@@ -404,9 +404,7 @@ fn take_short_ids(
         });
         flight.note_short_ids(flat.start, short);
     }
-    entry
-        .job
-        .take_short_ids(chunk, ids, nonce, mempool, source)
+    entry.job.take_short_ids(chunk, ids, nonce, mempool, source)
 }
 
 /// Finds in the cache what whole leaf hashes of a lap name. The lap that proves the count brings the last

@@ -20,13 +20,13 @@ use std::collections::BTreeMap;
 use bytes::Bytes;
 
 use super::event::Source;
+use super::parity::Coded;
 use super::peer::Set;
 use super::stats::Refusal;
 use crate::mempool::{Mempool, Resolved, ShortIdIndex, ShortIdKey, Transaction};
 use crate::merkle::{Geometry, Hash, Lap, Node, Offer, Partial, fold, hash};
 use crate::time::Time;
 use anchor::Anchor;
-pub(crate) use coded::Coded;
 
 /// Most salts of short ids that are resolved for one job.
 ///

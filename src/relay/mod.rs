@@ -56,6 +56,7 @@ mod stats;
 pub use compact::{CompactAnswer, CompactBlock};
 pub use event::*;
 pub use held::Held;
+pub(crate) use parity::{Coded, flight_levels};
 pub use shelf::Shelf;
 pub use stats::{MAX_SCORE, Refusal, RefusalCounts};
 

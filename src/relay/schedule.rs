@@ -20,9 +20,9 @@ use std::collections::BTreeMap;
 use std::ops::Range;
 use std::time::Duration;
 
-use super::job::Job;
+use super::job::{Job, chunk_level};
 use super::peer::{HashWant, JobPeer, Request, Set};
-use crate::merkle::Node;
+use crate::merkle::{Geometry, Node};
 use crate::time::Time;
 use crate::wire::Tree;
 
@@ -444,11 +444,11 @@ fn stall(view: &PeerView, peer: &JobPeer) -> (Duration, Time) {
 
 /// The level of the row of witness hashes that goes with the anchor: the deepest whose hashes fit one
 /// datagram beside OPEN_JOB, but not below the chunks.
-pub(crate) fn first_row_level(job: &Job) -> u8 {
+pub(crate) fn first_row_level(geometry: &Geometry) -> u8 {
     /// 32 hashes are 1,024 bytes.
     const WIDEST: u32 = 32;
-    let mut level = job.chunk_level();
-    while level > 0 && job.geometry.width(level) > WIDEST {
+    let mut level = chunk_level(geometry);
+    while level > 0 && geometry.width(level) > WIDEST {
         level -= 1;
     }
     level

@@ -65,6 +65,7 @@ impl Casting {
             | AdversaryKind::AltersWitnesses
             | AdversaryKind::FalseCount
             | AdversaryKind::FalseShortIds
+            | AdversaryKind::SpoilsParity
             | AdversaryKind::Trickles => Box::new(Forger::new(self, now)),
             AdversaryKind::InvalidBlock
             | AdversaryKind::Withholds

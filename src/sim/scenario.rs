@@ -29,8 +29,8 @@
 //! ```
 //!
 //! Adversaries are of these kinds ([`AdversaryKind`] says what each does): `alters-hashes`, `alters-transactions`,
-//! `alters-witnesses`, `false-count`, `false-short-ids`, `valid-work-invalid-block`, `withholds`, `trickles`, `floods`,
-//! `replays`, `spoofs`, `opens-jobs-without-end`, `claims-impossible`, `many-identities`.
+//! `alters-witnesses`, `false-count`, `false-short-ids`, `spoils-parity`, `valid-work-invalid-block`, `withholds`, `trickles`,
+//! `floods`, `replays`, `spoofs`, `opens-jobs-without-end`, `claims-impossible`, `many-identities`.
 //!
 //! What it is not: resolved. Files are named here and read by who may read files; what is drawn from the seed is
 //! drawn by [`super::trial`].

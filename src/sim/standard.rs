@@ -38,6 +38,7 @@ pub const STANDARD: &[(&str, &str)] = &[
     ("liars-hashes", include_str!("scenarios/liars-hashes.toml")),
     ("liars-witnesses", include_str!("scenarios/liars-witnesses.toml")),
     ("liars-count", include_str!("scenarios/liars-count.toml")),
+    ("liars-parity", include_str!("scenarios/liars-parity.toml")),
     ("liars-short-ids", include_str!("scenarios/liars-short-ids.toml")),
     ("liars-invalid-block", include_str!("scenarios/liars-invalid-block.toml")),
     ("liars-withhold", include_str!("scenarios/liars-withhold.toml")),

@@ -6,8 +6,10 @@ use bitcoin::hashes::Hash as _;
 use bitcoin::{Block, Transaction};
 use bytes::Bytes;
 
+use crate::mempool::ShortIdKey;
 use crate::merkle::{Geometry, Hash, Lap, Node, hash};
-use crate::wire::{Hashes, JobRef, Tree, Writer};
+use crate::relay::{self, Coded};
+use crate::wire::{Hashes, JobRef, ParityKind, Tree, Writer};
 
 /// A block and its two trees.
 #[derive(Clone, Debug)]
@@ -104,6 +106,49 @@ impl Truth {
         let rows = self.txids.iter().skip(1).rev();
         rows.filter_map(|row| row.get(1).or(row.first()).copied())
             .collect()
+    }
+
+    /// Parity of a string of the block, which is put together here anew.
+    pub(crate) fn coded(&self, kind: ParityKind) -> Option<Coded> {
+        let (coinbase, others) = self.transactions.split_first()?;
+        if kind == ParityKind::Transactions {
+            let lengths: Vec<u32> = others.iter().map(|one| one.len() as u32).collect();
+            return Coded::of_transactions(&others.concat(), &lengths);
+        }
+        let (row, chunks) = relay::flight_levels(&self.geometry);
+        let mut string: Vec<u8> = Vec::new();
+        let mut add = |tree, level, range: std::ops::Range<u32>| {
+            for index in range {
+                string.extend_from_slice(self.hash_at(tree, level, index)?);
+            }
+            Some(())
+        };
+        let depth = self.geometry.depth();
+        let branch = self.geometry.branch_of_first().nodes(&self.geometry)?;
+        for node in branch {
+            add(Tree::Txid, node.level(), node.index()..node.index() + 1)?;
+        }
+        add(Tree::Witness, row, 0..self.geometry.width(row))?;
+        if row < depth {
+            let last = self.count() - 1;
+            let above = self.geometry.ancestor(self.geometry.leaf(last)?, row)?;
+            let proof = self.geometry.lap(above, depth, last..last + 1)?;
+            for node in proof.nodes(&self.geometry)? {
+                add(Tree::Witness, node.level(), node.index()..node.index() + 1)?;
+            }
+        }
+        if row < chunks {
+            add(Tree::Witness, chunks, 0..self.geometry.width(chunks))?;
+        }
+        if kind == ParityKind::Flight {
+            let key = ShortIdKey::new(&self.header, 0);
+            for leaf in 0..self.count() {
+                let id = key.short_id(self.leaf(Tree::Witness, leaf)?);
+                string.extend_from_slice(id.to_le_bytes().get(..6)?);
+            }
+        }
+        string.extend_from_slice(coinbase);
+        Coded::of_flight(&string)
     }
 
     /// The frame of HASHES that gives these nodes; `None` for nodes that are not there.

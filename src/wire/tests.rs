@@ -318,6 +318,23 @@ fn payload_message(kind: MessageType, job: JobRef, dice: &mut Dice, see: See<'_>
                 bytes: &bytes,
             }));
         }
+        MessageType::Parity => {
+            let count = 1 + dice.below(9) as u8;
+            let cells = vec![9; usize::from(count) * (1 + dice.below(300) as usize)];
+            see(&Message::Parity(Parity {
+                job,
+                kind: match dice.below(3) {
+                    0 => ParityKind::Flight,
+                    1 => ParityKind::Anchor,
+                    _ => ParityKind::Transactions,
+                },
+                bytes: 1 + dice.below(u64::from(u32::MAX)) as u32,
+                planned: 1 + dice.below(32_768) as u32,
+                first: dice.below(32_768 - u64::from(count)) as u32,
+                count,
+                cells: &cells,
+            }));
+        }
         _ => unreachable!("every other type has its arm: {kind:?}"),
     }
 }
@@ -401,7 +418,7 @@ fn types_that_are_not_known_are_refused_below_0x80_and_passed_over_above() {
             None => assert_eq!(decoded, Ok(None)),
         }
     }
-    assert_eq!(MessageType::ALL.len(), 23);
+    assert_eq!(MessageType::ALL.len(), 24);
     assert_eq!(
         Message::decode(0x27, &vec![0; 65_537]),
         Err(WireError::FrameTooLong)
@@ -440,7 +457,10 @@ proptest! {
     #[test]
     fn cut_anywhere_or_with_more_behind_it_is_refused(kind in any_type(), seed in any::<u64>()) {
         let mut body = any_body(kind, seed);
-        let open_ended = matches!(kind, MessageType::Ping | MessageType::TxPart);
+        let open_ended = matches!(
+            kind,
+            MessageType::Ping | MessageType::TxPart | MessageType::Parity
+        );
         let step = (body.len() / 200).max(1);
         for len in (0..body.len()).step_by(step) {
             check_canonical(kind.to_wire(), &body[..len]);

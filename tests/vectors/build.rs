@@ -6,8 +6,9 @@ use blocktorrent::wire::{
     AddressList, Cancel, CloseJob, CloseReason, Disconnect, DisconnectReason, EstimateBandwidth,
     GetHashes, GetTxs, HashSequence, Hashes, HashlessRun, HashlessWorkout, JobRef, JobState, Kind,
     Message, MessageType, Missing, MissingReason, NetworkAddress, OpenJob, Parameter,
-    ParameterList, PeerAddress, Ping, Pong, ProbeReport, RxReport, Shape, ShortEntry, TestMtu,
-    Tree, TxList, TxPart, Txs, Version, VersionAck, WireLap, WireRun, Workout, Writer,
+    ParameterList, Parity, ParityKind, PeerAddress, Ping, Pong, ProbeReport, RxReport, Shape,
+    ShortEntry, TestMtu, Tree, TxList, TxPart, Txs, Version, VersionAck, WireLap, WireRun, Workout,
+    Writer,
 };
 use serde_json::Value;
 
@@ -334,6 +335,22 @@ fn job_message(message_type: MessageType, fields: &Value) -> Written {
                 total: number(&fields["total"]),
                 cell: number(&fields["cell"]),
                 bytes: &part,
+            })));
+        }
+        MessageType::Parity => {
+            let cells = bytes(&fields["cells"]);
+            return Some(body(&Message::Parity(Parity {
+                job: job(),
+                kind: match short(&fields["kind"]) {
+                    0 => ParityKind::Flight,
+                    1 => ParityKind::Anchor,
+                    _ => ParityKind::Transactions,
+                },
+                bytes: number(&fields["bytes"]),
+                planned: number(&fields["planned"]),
+                first: number(&fields["first"]),
+                count: short(&fields["count"]) as u8,
+                cells: &cells,
             })));
         }
         MessageType::Ping => Message::Ping(Ping {

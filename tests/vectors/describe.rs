@@ -150,6 +150,10 @@ fn job_message(message: &Message<'_>) -> Value {
             "job": job(one.job), "index": one.index, "total": one.total, "cell": one.cell,
             "bytes": hex(one.bytes),
         }),
+        Message::Parity(one) => json!({
+            "job": job(one.job), "kind": one.kind.to_wire(), "bytes": one.bytes, "planned": one.planned,
+            "first": one.first, "count": one.count, "cells": hex(one.cells),
+        }),
         Message::Missing(one) => json!({
             "job": job(one.job), "reason": MissingReason::to_wire(one.reason),
             "request": one.request.to_wire(), "runs": hashless_runs(&one.nodes),

@@ -1,42 +1,17 @@
 //! A job's strings, coded: what parity of a first flight and of the transactions is sent, and what they must hash to.
 
 use super::*;
-use crate::relay::parity::body::BodyCode;
-use crate::relay::parity::code::Code;
+use crate::relay::parity::Coded;
 use crate::relay::parity::flight::Layout;
 use crate::relay::schedule::first_row_level;
 use crate::wire::ParityKind;
-
-/// All parity of one string.
-#[derive(Clone, Debug)]
-pub(crate) struct Coded {
-    /// Bytes of the string.
-    pub bytes: u32,
-    /// Bytes of a cell as it is sent.
-    pub cell_len: usize,
-    cells: Vec<u8>,
-}
-
-impl Coded {
-    /// How many cells there are.
-    pub fn count(&self) -> u32 {
-        (self.cells.len() / self.cell_len.max(1)) as u32
-    }
-
-    /// So many cells from one on, or as many as there are up to the last.
-    pub fn cells(&self, first: u32, count: u32) -> &[u8] {
-        let end = first.saturating_add(count).min(self.count()) as usize;
-        let start = first as usize * self.cell_len;
-        self.cells.get(start..end * self.cell_len).unwrap_or_default()
-    }
-}
 
 impl Job {
     /// Where the parts of a first flight lie in its string.
     pub fn flight_layout(&self, kind: ParityKind) -> Option<Layout> {
         Layout::new(
             self.geometry,
-            first_row_level(self),
+            first_row_level(&self.geometry),
             self.chunk_level(),
             kind,
         )
@@ -65,12 +40,7 @@ impl Job {
             |hash| key.short_id(hash),
             self.transaction(0)?.bytes(),
         )?;
-        let code = Code::of_flight(string.len() as u32)?;
-        Some(Coded {
-            bytes: string.len() as u32,
-            cell_len: code.cell as usize,
-            cells: code.encode(&string)?,
-        })
+        Coded::of_flight(&string)
     }
 
     fn code_transactions(&self) -> Option<Coded> {
@@ -78,12 +48,7 @@ impl Job {
         let lengths = || self.transactions().skip(1).map(|one| one.len() as u32);
         let body: u32 = lengths().sum();
         let start = block.len().checked_sub(body as usize)?;
-        let code = BodyCode::new(self.geometry.count(), body)?;
-        Some(Coded {
-            bytes: body,
-            cell_len: code.symbol_len(),
-            cells: code.encode(block.get(start..)?, lengths())?,
-        })
+        Coded::of_transactions(block.get(start..)?, &lengths().collect::<Vec<u32>>())
     }
 
     /// Whether the node of a chunk is verified.
@@ -108,7 +73,9 @@ impl Job {
             }
             let known = self.verified(place).copied();
             let wtxid = known.or_else(|| match self.leaf(leaf) {
-                Leaf::Held(transaction, _) | Leaf::Verified(transaction) => Some(transaction.wtxid()),
+                Leaf::Held(transaction, _) | Leaf::Verified(transaction) => {
+                    Some(transaction.wtxid())
+                }
                 Leaf::Missing => Some(found(leaf)?.wtxid()),
             })?;
             // A hash that is known decides, whatever was found for it.

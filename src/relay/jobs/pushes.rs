@@ -69,7 +69,7 @@ impl JobEntry {
     fn push_anchor(&mut self, slot: u32, now: Time) {
         let geometry = self.job.geometry;
         let (depth, count) = (geometry.depth(), geometry.count());
-        let row = first_row_level(&self.job);
+        let row = first_row_level(&self.job.geometry);
         if count == 1 {
             return;
         }
@@ -86,9 +86,14 @@ impl JobEntry {
     /// The row of the chunks, and what describes each: short ids, or for who takes everything a finer row.
     fn push_rows(&mut self, slot: u32, all: bool, now: Time) {
         let geometry = self.job.geometry;
-        let (row, chunk_level) = (first_row_level(&self.job), self.job.chunk_level());
+        let (row, chunk_level) = (first_row_level(&self.job.geometry), self.job.chunk_level());
         if row < chunk_level {
-            let want = hashes(Tree::Witness, row, chunk_level, 0..geometry.width(chunk_level));
+            let want = hashes(
+                Tree::Witness,
+                row,
+                chunk_level,
+                0..geometry.width(chunk_level),
+            );
             self.peer(slot, now).push.push_back(want);
         }
         for chunk in 0..self.job.chunks.len() as u32 {
@@ -237,9 +242,10 @@ impl JobEntry {
             let (coming, here) = self.parity.expected();
             return here + coming;
         }
-        let pushers = self.peers.values().filter(|peer| {
-            peer.pushed_to_us && peer.opened_at.is_some() && !peer.closed
-        });
+        let pushers = self
+            .peers
+            .values()
+            .filter(|peer| peer.pushed_to_us && peer.opened_at.is_some() && !peer.closed);
         let granted = pushers.map(|peer| peer.granted_bytes).max().unwrap_or(0);
         match granted >= u64::from(block_bytes) {
             true => 0,
@@ -254,7 +260,12 @@ impl JobEntry {
     /// Bytes of parity that would have made good what was lacking of a block that is whole now. `None` if it has no code.
     pub(super) fn parity_needed(&self) -> Option<u64> {
         let count = self.job.geometry.count();
-        let lengths: Vec<u32> = self.job.transactions().skip(1).map(|one| one.len() as u32).collect();
+        let lengths: Vec<u32> = self
+            .job
+            .transactions()
+            .skip(1)
+            .map(|one| one.len() as u32)
+            .collect();
         let code = BodyCode::new(count, lengths.iter().sum())?;
         let mut lacked = vec![false; count as usize];
         for leaf in &self.lacked {
@@ -263,11 +274,14 @@ impl JobEntry {
             }
         }
         let mut at = 0;
-        let places = lengths.iter().zip(lacked.iter().skip(1)).filter_map(|(length, lacked)| {
-            let place = at..at + length;
-            at = place.end;
-            lacked.then_some(place)
-        });
+        let places = lengths
+            .iter()
+            .zip(lacked.iter().skip(1))
+            .filter_map(|(length, lacked)| {
+                let place = at..at + length;
+                at = place.end;
+                lacked.then_some(place)
+            });
         let cells = code.cells_of(places).len();
         Some(cells as u64 * code.symbol_len() as u64)
     }

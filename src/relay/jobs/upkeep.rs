@@ -11,6 +11,7 @@ impl Engine {
                 entry.peers.remove(&slot);
                 entry.asks.peer_gone(slot);
                 entry.parts.forget_peer(slot);
+                entry.parity.forget(slot);
             }
         }
     }
@@ -80,7 +81,10 @@ impl Engine {
                 continue;
             };
             let pushers = views.iter().filter(|view| view.eager);
-            let round_trip = pushers.map(|view| view.round_trip).max().unwrap_or_default();
+            let round_trip = pushers
+                .map(|view| view.round_trip)
+                .max()
+                .unwrap_or_default();
             entry.spare_for_parity(round_trip, now);
             entry.asks.review(&entry.job, &mut entry.peers, &views, now);
             let withheld = std::mem::take(&mut entry.asks.withheld);

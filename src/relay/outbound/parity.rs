@@ -67,7 +67,10 @@ impl Pen<'_, '_> {
             push.left = u64::from(push.planned) * coded.cell_len as u64;
         }
         while push.left > 0 {
-            let room = self.writer.remaining().saturating_sub(Parity::frame_len(0, 0));
+            let room = self
+                .writer
+                .remaining()
+                .saturating_sub(Parity::frame_len(0, 0));
             let left = (push.left / coded.cell_len as u64).max(1) as usize;
             let count = (room / coded.cell_len).min(left) as u32;
             let count = count.min(MAX_CELLS).min(total - push.next);

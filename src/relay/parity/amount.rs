@@ -85,7 +85,10 @@ impl Needs {
                 false => DEFAULT_BUDGET,
             };
         }
-        let cold = self.remembered.iter().filter(|(lacked, all)| lacked * 2 >= *all);
+        let cold = self
+            .remembered
+            .iter()
+            .filter(|(lacked, all)| lacked * 2 >= *all);
         if cold.count() * 2 > self.remembered.len() {
             return WHOLE_BUDGET;
         }
@@ -93,7 +96,9 @@ impl Needs {
         lacked.sort_unstable();
         let most = lacked.get(lacked.len() * 3 / 4).copied().unwrap_or(0);
         let datagrams = (most * 5 / 4).div_ceil(u64::from(DEFAULT_MAX_DATAGRAM));
-        u16::try_from(datagrams).unwrap_or(WHOLE_BUDGET).max(DEFAULT_BUDGET)
+        u16::try_from(datagrams)
+            .unwrap_or(WHOLE_BUDGET)
+            .max(DEFAULT_BUDGET)
     }
 }
 

@@ -12,9 +12,10 @@ use std::ops::Range;
 
 use bytes::Bytes;
 
+use super::Coded;
 use super::code::Code;
 use crate::mempool::Transaction;
-use crate::relay::job::{Coded, Job, Leaf};
+use crate::relay::job::{Job, Leaf};
 use crate::relay::parts::Parts;
 use crate::wire::Parity;
 
@@ -66,8 +67,9 @@ impl BodyCode {
     }
 
     /// All cells of parity as they are sent.
-    pub fn encode(&self, body: &[u8], lengths: impl Iterator<Item = u32>) -> Option<Vec<u8>> {
-        let lengths: Vec<u8> = lengths.flat_map(u32::to_le_bytes).collect();
+    pub fn encode(&self, body: &[u8], lengths: &[u32]) -> Option<Vec<u8>> {
+        let lengths = lengths.iter().flat_map(|length| length.to_le_bytes());
+        let lengths: Vec<u8> = lengths.collect();
         let (of_lengths, of_body) = (self.lengths.encode(&lengths)?, self.code.encode(body)?);
         let pairs = of_lengths.chunks_exact(self.lengths_len());
         let mut symbols = Vec::with_capacity(self.parity() as usize * self.symbol_len());
@@ -138,7 +140,10 @@ impl BodyParity {
         if fits && !source.failed {
             source.planned = parity.planned;
             for (number, symbol) in parity.cells() {
-                source.symbols.entry(number).or_insert_with(|| symbol.into());
+                source
+                    .symbols
+                    .entry(number)
+                    .or_insert_with(|| symbol.into());
             }
         }
         fits
@@ -179,7 +184,10 @@ impl BodyParity {
         let (mut next, mut left) = (0, cells);
         for leaf in lacking_leaves(job) {
             let place = self.places.get(leaf as usize - 1)?;
-            let (first, end) = (place.start / code.code.cell, place.end.div_ceil(code.code.cell));
+            let (first, end) = (
+                place.start / code.code.cell,
+                place.end.div_ceil(code.code.cell),
+            );
             let more = end - first.max(next).min(end);
             if more > left {
                 return Some(leaf);
@@ -194,8 +202,8 @@ impl BodyParity {
     pub fn liars(&self, truth: &Coded) -> Vec<u32> {
         let lies = |source: &Source| {
             let other = source.code.bytes != truth.bytes;
-            let differs = |(number, symbol): (&u32, &Box<[u8]>)| truth.cells(*number, 1) != &**symbol;
-            other || source.symbols.iter().any(differs)
+            let mut symbols = source.symbols.iter();
+            other || symbols.any(|(number, symbol)| truth.cells(*number, 1) != &**symbol)
         };
         let liars = self.sources.iter().filter(|(_, source)| lies(source));
         liars.map(|(slot, _)| *slot).collect()
@@ -230,7 +238,9 @@ impl BodyParity {
         }
         let several = self.sources.len() > 1 && !self.together_failed;
         let together = several.then(|| {
-            self.attempt(&have, &code, |_, source| !source.failed && source.code == code)
+            self.attempt(&have, &code, |_, source| {
+                !source.failed && source.code == code
+            })
         });
         let decoded = together.flatten()?;
         if !decoded.false_chunks.is_empty() {
@@ -325,9 +335,9 @@ fn lacking_leaves(job: &Job) -> impl Iterator<Item = u32> + '_ {
 fn fits(job: &Job, code: &BodyCode, places: &[Range<u32>]) -> bool {
     let ends_well = places.last().is_some_and(|last| last.end == code.bytes);
     ends_well
-        && (1..).zip(places).all(|(leaf, place)| {
-            known(job, leaf).is_none_or(|known| known.len() == place.len())
-        })
+        && (1..)
+            .zip(places)
+            .all(|(leaf, place)| known(job, leaf).is_none_or(|known| known.len() == place.len()))
 }
 
 fn chunks_of(job: &Job, leaves: &[u32]) -> Vec<u32> {

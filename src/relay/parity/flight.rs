@@ -55,7 +55,12 @@ pub(crate) enum Found {
 
 impl Layout {
     /// The layout for a block of this shape. `None` for a block of one transaction, whose flight is its coinbase.
-    pub fn new(geometry: Geometry, row_level: u8, chunk_level: u8, kind: ParityKind) -> Option<Self> {
+    pub fn new(
+        geometry: Geometry,
+        row_level: u8,
+        chunk_level: u8,
+        kind: ParityKind,
+    ) -> Option<Self> {
         if geometry.count() < 2 {
             return None;
         }
@@ -192,7 +197,6 @@ pub(crate) struct Flight {
     /// Bytes of the coinbase, once parity has told or it is here.
     coinbase: Option<u32>,
     parity: BTreeMap<u32, Box<[u8]>>,
-    planned: u32,
     done: bool,
 }
 
@@ -207,7 +211,6 @@ impl Flight {
             have: Set::repeat(false, fixed),
             coinbase: None,
             parity: BTreeMap::new(),
-            planned: 0,
             done: false,
         }
     }
@@ -220,10 +223,9 @@ impl Flight {
 
     fn fill(&mut self, start: usize, bytes: &[u8]) {
         let range = start..start + bytes.len();
-        if let (Some(to), Some(bits)) = (
-            self.bytes.get_mut(range.clone()),
-            self.have.get_mut(range),
-        ) {
+        if let (Some(to), Some(bits)) =
+            (self.bytes.get_mut(range.clone()), self.have.get_mut(range))
+        {
             to.copy_from_slice(bytes);
             bits.fill(true);
         }
@@ -280,11 +282,6 @@ impl Flight {
         self.coinbase == Some(len)
     }
 
-    /// How many cells its sender means to send.
-    pub const fn planned(&self) -> u32 {
-        self.planned
-    }
-
     /// Parity came. False if it does not fit what came before it.
     pub fn note_parity(&mut self, parity: &Parity<'_>) -> bool {
         let len = parity.bytes.checked_sub(self.layout.fixed_len() as u32);
@@ -297,7 +294,6 @@ impl Flight {
         if !fits || self.done {
             return fits;
         }
-        self.planned = parity.planned;
         for (number, cell) in parity.cells() {
             self.parity.entry(number).or_insert_with(|| cell.into());
         }
@@ -330,7 +326,8 @@ impl Flight {
             return Vec::new();
         }
         self.parity.clear();
-        self.bytes.copy_from_slice(string.get(..whole as usize).unwrap_or_default());
+        self.bytes
+            .copy_from_slice(string.get(..whole as usize).unwrap_or_default());
         let found = self.found();
         self.have.fill(true);
         found
@@ -363,7 +360,7 @@ impl Flight {
             found.push(Found::Coinbase(Bytes::copy_from_slice(bytes)));
         }
         if self.kind == ParityKind::Flight {
-            found.extend(self.found_short_ids(&lacked));
+            found.extend(self.found_short_ids(lacked));
         }
         found
     }
@@ -386,5 +383,180 @@ impl Flight {
             Some(Found::ShortIds(node.index(), ids.collect()))
         };
         nodes.filter_map(ids).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rand::rngs::StdRng;
+    use rand::{RngExt, SeedableRng};
+
+    use super::*;
+    use crate::merkle::hash;
+    use crate::relay::parity::{Coded, flight_levels};
+    use crate::wire::JobRef;
+
+    /// What a flight consists of, in the frames in which it is sent.
+    struct Sent {
+        layout: Layout,
+        branch: Vec<Hash>,
+        laps: Vec<(Lap, Vec<Hash>)>,
+        ids: Vec<u64>,
+        coinbase: Vec<u8>,
+        coded: Coded,
+    }
+
+    fn rows(leaves: Vec<Hash>) -> Vec<Vec<Hash>> {
+        let mut rows = vec![leaves];
+        while rows.last().unwrap().len() > 1 {
+            let mut above = Vec::new();
+            hash::row_up(rows.last().unwrap(), &mut above);
+            rows.push(above);
+        }
+        rows.reverse();
+        rows
+    }
+
+    impl Sent {
+        fn new(count: u32, coinbase: usize, random: &mut StdRng) -> Self {
+            let geometry = Geometry::new(count).unwrap();
+            let (row, chunks) = flight_levels(&geometry);
+            let layout = Layout::new(geometry, row, chunks, ParityKind::Flight).unwrap();
+            let rows = rows((0..count).map(|_| random.random()).collect());
+            let at = |node: Node| rows[usize::from(node.level())][node.index() as usize];
+            let nodes = geometry.branch_of_first().nodes(&geometry).unwrap();
+            let branch: Vec<Hash> = nodes.map(at).collect();
+            let short = |hash: &Hash| u64::from_le_bytes(hash[..8].try_into().unwrap()) >> 16;
+            let coinbase: Vec<u8> = (0..coinbase).map(|_| random.random()).collect();
+            let string = layout
+                .string(&branch, |node| Some(at(node)), short, &coinbase)
+                .unwrap();
+            assert_eq!(string.len(), layout.fixed_len() + coinbase.len());
+            let laps = layout.row_lap().into_iter().chain(layout.count_lap());
+            let laps = laps.chain(layout.chunk_laps());
+            let laps = laps.map(|lap| {
+                let hashes = lap.nodes(&geometry).unwrap().map(at).collect();
+                (lap, hashes)
+            });
+            Self {
+                branch,
+                laps: laps.collect(),
+                ids: rows[usize::from(geometry.depth())]
+                    .iter()
+                    .map(short)
+                    .collect(),
+                coded: Coded::of_flight(&string).unwrap(),
+                coinbase,
+                layout,
+            }
+        }
+
+        fn parity(&self, first: u32, count: u32) -> Parity<'_> {
+            Parity {
+                job: JobRef::of_sender(1),
+                kind: ParityKind::Flight,
+                bytes: self.coded.bytes,
+                planned: count,
+                first,
+                count: count as u8,
+                cells: self.coded.cells(first, count),
+            }
+        }
+
+        /// The parts that come whole, and those that are to be found.
+        fn deliver(&self, flight: &mut Flight, random: &mut StdRng, loss: f64) -> Vec<Found> {
+            let mut lost = Vec::new();
+            let mut comes = || !random.random_bool(loss);
+            match comes() {
+                true => flight.note_branch(&self.branch),
+                false => lost.push(Found::Branch(self.branch.clone())),
+            }
+            for (lap, hashes) in &self.laps {
+                match comes() {
+                    true => flight.note_lap(lap, hashes),
+                    false => lost.push(Found::Lap(lap.clone(), hashes.clone())),
+                }
+            }
+            match comes() {
+                true => flight.note_coinbase(self.coinbase.len() as u32, 0, &self.coinbase),
+                false => lost.push(Found::Coinbase(self.coinbase.clone().into())),
+            }
+            let geometry = self.layout.geometry;
+            let level = self.layout.chunk_level;
+            for chunk in 0..geometry.width(level) {
+                let leaves = geometry.leaves(geometry.node(level, chunk).unwrap());
+                let ids = self.ids[leaves.start as usize..leaves.end as usize].to_vec();
+                match comes() {
+                    true => flight.note_short_ids(leaves.start, ids.into_iter()),
+                    false => lost.push(Found::ShortIds(chunk, ids)),
+                }
+            }
+            lost
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+
+        #[test]
+        fn what_is_lost_of_a_flight_comes_back(
+            count in 2u32..3_000,
+            coinbase in 1usize..400,
+            loss in 0.0f64..0.4,
+            seed: u64,
+        ) {
+            let mut random = StdRng::seed_from_u64(seed);
+            let sent = Sent::new(count, coinbase, &mut random);
+            let mut flight = Flight::new(sent.layout.clone(), ParityKind::Flight);
+            let lost = sent.deliver(&mut flight, &mut random, loss);
+            let mut found = Vec::new();
+            for first in (0..sent.coded.count()).step_by(16) {
+                prop_assert!(flight.note_parity(&sent.parity(first, 16)));
+                found = flight.make_good();
+                if !found.is_empty() {
+                    break;
+                }
+            }
+            prop_assert_eq!(found, lost);
+            prop_assert!(flight.make_good().is_empty());
+        }
+    }
+
+    #[test]
+    fn parity_that_does_not_fit_is_refused() {
+        let mut random = StdRng::seed_from_u64(4);
+        let sent = Sent::new(300, 200, &mut random);
+        let mut flight = Flight::new(sent.layout.clone(), ParityKind::Flight);
+        let right = sent.parity(0, 4);
+        assert!(flight.note_parity(&right));
+        let other = |bytes| Parity { bytes, ..right };
+        // Shorter than its fixed parts, with another coinbase than before, or one that is too long.
+        assert!(!flight.note_parity(&other(100)));
+        assert!(!flight.note_parity(&other(right.bytes + 1)));
+        let mut fresh = Flight::new(sent.layout.clone(), ParityKind::Flight);
+        assert!(!fresh.note_parity(&other(sent.layout.fixed_len() as u32)));
+        assert!(!fresh.note_parity(&other(sent.layout.fixed_len() as u32 + MAX_COINBASE + 1)));
+        // Cells of another size, or beyond the code.
+        assert!(!flight.note_parity(&Parity { count: 2, ..right }));
+        let beyond = sent.coded.count() - 2;
+        assert!(!flight.note_parity(&Parity {
+            first: beyond,
+            ..right
+        }));
+        // False cells come to something false, once, and to nothing more.
+        let mut flight = Flight::new(sent.layout.clone(), ParityKind::Flight);
+        let _ = sent.deliver(&mut flight, &mut random, 0.0);
+        flight.have.set(0, false);
+        flight.bytes[0] ^= 1;
+        let lies = [7; 64 * 4];
+        assert!(flight.note_parity(&Parity {
+            cells: &lies,
+            ..right
+        }));
+        assert!(
+            matches!(flight.make_good().as_slice(), [Found::Branch(branch)] if *branch != sent.branch)
+        );
+        assert!(flight.note_parity(&right) && flight.make_good().is_empty());
     }
 }

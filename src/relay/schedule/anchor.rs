@@ -36,7 +36,7 @@ impl Asks {
                 range: 0..1,
             });
         }
-        let row = first_row_level(job);
+        let row = first_row_level(&job.geometry);
         if job.verified(geometry.root()).is_none() || !row_is_known(job, row) {
             self.ask_hashes(HashWant {
                 tree: Tree::Witness,

@@ -2,14 +2,14 @@
 
 use bitcoin::consensus::encode;
 use bitcoin::{Transaction, Witness};
-use rand::RngExt as _;
 use rand::rngs::StdRng;
+use rand::{Rng as _, RngExt as _};
 
 use super::super::scenario::AdversaryKind;
 use crate::merkle::Hash;
 use crate::wire::{
-    HashEntry, HashSequence, Hashes, Message, OpenJob, ShortEntry, TxList, TxPart, Txs, WireLap,
-    WireRun, Workout,
+    HashEntry, HashSequence, Hashes, Message, OpenJob, Parity, ShortEntry, TxList, TxPart, Txs,
+    WireLap, WireRun, Workout,
 };
 
 /// The frame that goes out instead of this one; `None` leaves it as it is.
@@ -43,6 +43,7 @@ pub fn altered(kind: AdversaryKind, frame: (u8, &[u8]), random: &mut StdRng) -> 
             };
             Some(frame_of(&Message::TxPart(part)))
         }
+        (AdversaryKind::SpoilsParity, Message::Parity(parity)) => Some(poison(&parity, random)),
         (AdversaryKind::FalseCount, Message::OpenJob(open)) => Some(false_count(open, random)),
         _ => None,
     }
@@ -166,6 +167,22 @@ fn other_witness(bytes: &[u8], random: &mut StdRng) -> Vec<u8> {
         input.witness = Witness::from_slice(&items);
     }
     encode::serialize(&transaction)
+}
+
+/// Parity with a bit changed, or with other bytes altogether, or of another string.
+fn poison(parity: &Parity<'_>, random: &mut StdRng) -> Vec<u8> {
+    let mut cells = parity.cells.to_vec();
+    let mut bytes = parity.bytes;
+    match random.random_range(0..8) {
+        0 => bytes = bytes.saturating_add(1),
+        1..4 => random.fill_bytes(&mut cells),
+        _ => flip_bit(&mut cells, random),
+    }
+    frame_of(&Message::Parity(Parity {
+        bytes,
+        cells: &cells,
+        ..*parity
+    }))
 }
 
 /// Another number of transactions, another size, or both.

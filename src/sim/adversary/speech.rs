@@ -10,9 +10,9 @@ use crate::wire::{
     AddressList, CELL, Cancel, CloseJob, CloseReason, Disconnect, DisconnectReason,
     EstimateBandwidth, GetHashes, GetTxs, HashSequence, Hashes, HashlessRun, HashlessWorkout,
     JobRef, JobState, Kind, MAX_LEVEL, Message, MessageType, Missing, MissingReason,
-    NetworkAddress, OpenJob, Parameter, ParameterList, PeerAddress, Ping, Pong, ProbeReport,
-    RxReport, ShortEntry, TestMtu, Tree, TxList, TxPart, Txs, Version, VersionAck, WireLap,
-    WireRun, Workout,
+    NetworkAddress, OpenJob, Parameter, ParameterList, Parity, ParityKind, PeerAddress, Ping, Pong,
+    ProbeReport, RxReport, ShortEntry, TestMtu, Tree, TxList, TxPart, Txs, Version, VersionAck,
+    WireLap, WireRun, Workout,
 };
 
 /// A job as a talker knows it: the reference that a message to the peer uses, and the claimed count.
@@ -129,7 +129,9 @@ pub fn frame(kind: MessageType, facts: &Facts<'_>, random: &mut StdRng) -> Vec<u
         | MessageType::GetTxs
         | MessageType::Missing
         | MessageType::Cancel => about_job(kind, facts, random),
-        MessageType::Hashes | MessageType::Txs | MessageType::TxPart => data(kind, facts, random),
+        MessageType::Hashes | MessageType::Txs | MessageType::TxPart | MessageType::Parity => {
+            data(kind, facts, random)
+        }
         _ => about_session(kind, random),
     }
 }
@@ -274,6 +276,26 @@ fn data(kind: MessageType, facts: &Facts<'_>, random: &mut StdRng) -> Vec<u8> {
                 total: odd(1_000_000, random).max(least),
                 cell,
                 bytes: &bytes,
+            }))
+        }
+        MessageType::Parity => {
+            let count = random.random_range(1..=8);
+            let cell = [64, 196, 2, 200][random.random_range(0..4)];
+            let mut cells = vec![0; usize::from(count) * cell];
+            random.fill_bytes(&mut cells);
+            let kind = match random.random_range(0..3) {
+                0 => ParityKind::Flight,
+                1 => ParityKind::Anchor,
+                _ => ParityKind::Transactions,
+            };
+            frame_of(&Message::Parity(Parity {
+                job,
+                kind,
+                bytes: odd(1_000_000, random).max(1),
+                planned: random.random_range(1..=32_768),
+                first: random.random_range(0..32_000),
+                count,
+                cells: &cells,
             }))
         }
         _ => lap(job, count, random),

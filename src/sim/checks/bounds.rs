@@ -33,6 +33,8 @@ pub fn beyond(held: &Held, config: &EngineConfig) -> Vec<(&'static str, usize)> 
         ("requests for hashes", held.hash_asks, 400),
         ("bytes of parts", held.part_bytes, block),
         ("bytes without proof", held.unproven_bytes, block),
+        // Half as much parity as there is of a block, and all of it over a first flight, in tiny blocks a little more.
+        ("bytes of parity", held.parity_bytes, block + 16 * 1_024),
     ];
     limits
         .into_iter()

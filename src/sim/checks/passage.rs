@@ -2,18 +2,20 @@
 //!
 //! It sees what a tap sees: frames in the order in which they leave. It knows which connection a datagram belongs to by
 //! the connection id that its receiver chose in BTVERSION, and which block a message is about by the OPEN_JOB of whoever
-//! gave the job its number. Every hash, short id, transaction and part of one is compared with [`Truth`], which other
+//! gave the job its number. Every hash, short id, transaction, part of one and cell of parity is compared with [`Truth`], which other
 //! code made from the block than the engine's. What it is not: a judge of claims (JOB_STATE), which are hints.
 
+use std::cell::OnceCell;
 use std::collections::BTreeMap;
 
 use super::Broken;
 use crate::mempool::ShortIdKey;
+use crate::relay::Coded;
 use crate::sim::NodeId;
 use crate::sim::truth::Truth;
 use crate::wire::datagram::Header;
 use crate::wire::{
-    HashEntry, Hashes, JobRef, Message, MessageType, OpenJob, Tree, TxPart, Txs, Whose,
+    HashEntry, Hashes, JobRef, Message, MessageType, OpenJob, Parity, Tree, TxPart, Txs, Whose,
 };
 
 /// A side of a control connection: the connection's number, and 0 for who made it.
@@ -28,6 +30,20 @@ struct Known {
     truth: Truth,
     /// Whether anything of it may be passed on; of some forged blocks nothing can be verified.
     passable: bool,
+    /// Its parity by kind, once some was met.
+    coded: [OnceCell<Option<Coded>>; 3],
+}
+
+impl Known {
+    fn is_parity(&self, parity: &Parity<'_>) -> bool {
+        let place = self.coded.get(usize::from(parity.kind.to_wire()));
+        let coded =
+            place.and_then(|place| place.get_or_init(|| self.truth.coded(parity.kind)).as_ref());
+        coded.is_some_and(|coded| {
+            let right = coded.cells(parity.first, parity.count.into());
+            parity.bytes == coded.bytes && !right.is_empty() && right == parity.cells
+        })
+    }
 }
 
 /// Compares what honest nodes pass on.
@@ -46,7 +62,12 @@ pub struct Passage {
 impl Passage {
     /// Expects a block to be relayed. Of one that is not passable nothing may be passed on.
     pub fn expect(&mut self, truth: Truth, passable: bool) {
-        self.blocks.insert(truth.hash, Known { truth, passable });
+        let known = Known {
+            truth,
+            passable,
+            coded: Default::default(),
+        };
+        self.blocks.insert(known.truth.hash, known);
     }
 
     /// The sides that may have sent a datagram to `to`.
@@ -73,6 +94,7 @@ impl Passage {
                     | MessageType::Hashes
                     | MessageType::Txs
                     | MessageType::TxPart
+                    | MessageType::Parity
             )
         );
         if !matters {
@@ -158,6 +180,7 @@ impl Passage {
             Message::Hashes(hashes) => hashes.job,
             Message::Txs(txs) => txs.job,
             Message::TxPart(part) => part.job,
+            Message::Parity(parity) => parity.job,
             _ => return Ok(()),
         };
         let meant = self.meant(sides, job);
@@ -171,6 +194,7 @@ impl Passage {
                 Message::Hashes(hashes) => are_hashes(&known.truth, hashes, nonce),
                 Message::Txs(txs) => are_transactions(&known.truth, txs),
                 Message::TxPart(part) => is_part(&known.truth, part),
+                Message::Parity(parity) => known.is_parity(parity),
                 _ => true,
             };
             if right {
@@ -178,6 +202,7 @@ impl Passage {
             }
             wrong = Broken::PassedOn(match message {
                 Message::Hashes(_) => "hashes that are not the block's",
+                Message::Parity(_) => "parity that is not the block's",
                 _ => "transactions that are not the block's",
             });
         }

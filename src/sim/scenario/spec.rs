@@ -486,6 +486,8 @@ pub enum AdversaryKind {
     FalseCount,
     /// Runs the engine, and gives short ids that are not the block's.
     FalseShortIds,
+    /// Runs the engine, and spoils its parity, of all of a block or of a little.
+    SpoilsParity,
     /// Works for a block of its own that is invalid: its trees contradict each other, or a Bitcoin node refuses it.
     #[serde(rename = "valid-work-invalid-block")]
     InvalidBlock,
@@ -511,12 +513,13 @@ pub enum AdversaryKind {
 
 impl AdversaryKind {
     /// Every kind.
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::AltersHashes,
         Self::AltersTransactions,
         Self::AltersWitnesses,
         Self::FalseCount,
         Self::FalseShortIds,
+        Self::SpoilsParity,
         Self::InvalidBlock,
         Self::Withholds,
         Self::Trickles,
