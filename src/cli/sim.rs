@@ -206,7 +206,7 @@ Examples:
 
 What the columns mean:
   bound     how soon a node could have the block at best: delay, and the bytes that have to cross at the link's rate;
-            in a swarm with uplinks of its nodes, no sooner than all of them together can send
+            with uplinks of the nodes, for the k-th that has it no sooner than all can send it k times
   added     how much later than that it had it, for half of the nodes (p50) and for 95% of them (p95)
   x bound   how long half of the nodes waited, as a multiple of the bound
   complete  share of nodes that had it at all

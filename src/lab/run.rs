@@ -243,9 +243,15 @@ fn outcome(
             .get(number)
             .copied()
             .unwrap_or(played.ended);
+        let whole = |node| {
+            let whole = nodes.whole(node, number);
+            whole.map(|whole| millis(submitted, whole.at))
+        };
+        let whole: Vec<Option<f64>> = (0..trial.plan.nodes).map(whole).collect();
+        let bounds = block.bounds_of(&whole);
         let part = |(node, counts): (usize, bool)| {
             let whole = nodes.whole(node, number);
-            let bound = block.bounds.get(node).copied().flatten();
+            let bound = bounds.get(node).copied().flatten();
             NodeOutcome {
                 counts,
                 whole_ms: whole.map(|whole| millis(submitted, whole.at)),

@@ -3,6 +3,7 @@
 
 mod blocks;
 mod mempools;
+mod paths;
 mod places;
 
 use std::collections::BTreeMap;
@@ -76,10 +77,19 @@ pub struct PlannedBlock {
     /// For each node the places (from 1; the coinbase at 0 is held by nobody) of the transactions that it lacks, in
     /// order.
     pub lacked: Vec<Vec<u32>>,
-    /// How soon each node can have it at best, from its submission; `None` where no way leads.
+    /// How soon each node can have it at best, from its submission, whatever the others have; `None` where no way leads.
     pub bounds: Vec<Option<Duration>>,
+    /// How soon the first, the second and so on of all nodes can have it, the source being the first.
+    pub ranks: Vec<Duration>,
     /// Bytes that have to cross to each node.
     pub bytes_to_cross: Vec<u64>,
+}
+
+impl PlannedBlock {
+    /// How soon each node can have had it at best, given when each had it (in any unit): see [`limits::ranked`].
+    pub fn bounds_of(&self, whole: &[Option<f64>]) -> Vec<Option<Duration>> {
+        limits::ranked(&self.bounds, &self.ranks, whole)
+    }
 }
 
 impl Trial {
@@ -150,37 +160,16 @@ impl Trial {
         last.is_some_and(|event| event.kind == EventKind::Crash)
     }
 
-    /// The network as the limits see it. Adversaries are in it: what they carry may be true.
-    pub fn network(&self) -> Network {
-        let limited = self
-            .access
-            .iter()
-            .any(|access| access.up_bytes_per_s.is_some() || access.down_bytes_per_s.is_some());
-        let rates = |of: &dyn Fn(&Access) -> Option<u64>| match limited {
-            true => self.access.iter().map(of).collect(),
-            false => Vec::new(),
-        };
-        let mut network = Network {
-            nodes: self.plan.nodes,
-            links: Vec::new(),
-            up: rates(&|access| access.up_bytes_per_s),
-            down: rates(&|access| access.down_bytes_per_s),
-        };
-        for (&(low, high), [forth, back]) in self.plan.edges.iter().zip(&self.links) {
-            network
-                .links
-                .push((low, high, forth.delay, forth.rate_bytes_per_s));
-            network
-                .links
-                .push((high, low, back.delay, back.rate_bytes_per_s));
-        }
-        network
-    }
-
     /// Computes what has to cross, and how soon it can.
     fn bound(&mut self) {
-        let network = self.network();
-        for block in &mut self.blocks {
+        let networks: Vec<Network> = match self.scenario.event.is_empty() {
+            true => vec![self.network(Duration::ZERO)],
+            false => {
+                let blocks = self.blocks.iter();
+                blocks.map(|block| self.network(block.at)).collect()
+            }
+        };
+        for (block, network) in self.blocks.iter_mut().zip(networks.iter().cycle()) {
             let sizes = &block.workload.transactions;
             let size_of = |place: u32| {
                 sizes
@@ -196,6 +185,11 @@ impl Trial {
             };
             block.bytes_to_cross = block.lacked.iter().map(cross).collect();
             block.bounds = network.bounds(block.source, &block.bytes_to_cross);
+            // Without limits of their own nodes send together whatever their links carry.
+            block.ranks = match network.up.is_empty() {
+                true => Vec::new(),
+                false => network.ranks(block.source, &block.bytes_to_cross),
+            };
         }
     }
 }

@@ -79,6 +79,7 @@ pub(super) fn blocks(
             at: every.checked_mul(round).unwrap_or(Duration::MAX),
             lacked: Vec::new(),
             bounds: Vec::new(),
+            ranks: Vec::new(),
             bytes_to_cross: Vec::new(),
         });
     }
