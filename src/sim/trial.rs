@@ -23,6 +23,10 @@ use super::scenario::{
 use super::topology::Plan;
 use super::workload::Workload;
 
+/// The delay and the queue of a link of which nothing is said: those of the reference link.
+const DEFAULT_DELAY_MS: f64 = 50.0;
+const DEFAULT_QUEUE_MS: f64 = 100.0;
+
 /// A resolved scenario with its seed.
 #[derive(Clone, Debug)]
 pub struct Trial {
@@ -105,6 +109,7 @@ impl Trial {
             problem,
         };
         let plan = Plan::new(&scenario.topology, seed);
+        scenario.check_joined(&plan)?;
         let mut random = StdRng::seed_from_u64(seed ^ 0x7472_6961_6c00_0000);
         let sources = blocks::sources(scenario);
         let adversaries =
@@ -200,11 +205,11 @@ impl LinkSpec {
         let rate = rate(self.rate_mbit);
         let queue = match (self.queue_kb, rate) {
             (Some(kilobytes), _) => kilobytes * 1_000.0,
-            (None, Some(rate)) => rate as f64 * self.queue_ms / 1_000.0,
+            (None, Some(rate)) => rate as f64 * self.queue_ms.unwrap_or(DEFAULT_QUEUE_MS) / 1_000.0,
             (None, None) => 0.0,
         };
         LinkOptions {
-            delay: delay.unwrap_or_else(|| millis(self.delay_ms.unwrap_or(50.0))),
+            delay: delay.unwrap_or_else(|| millis(self.delay_ms.unwrap_or(DEFAULT_DELAY_MS))),
             jitter: millis(self.jitter_ms),
             rate_bytes_per_s: rate,
             // A queue holds the packet that it is sending.

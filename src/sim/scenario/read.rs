@@ -84,16 +84,15 @@ impl LinkSpec {
     /// This link with what is different; what `change` does not name stays. A queue in ms takes the place of one in
     /// kB, and the other way round.
     pub fn changed(&self, change: &LinkChange) -> Self {
-        let queue_kb = match (change.queue_kb, change.queue_ms) {
-            (Some(kilobytes), _) => Some(kilobytes),
-            (None, Some(_)) => None,
-            (None, None) => self.queue_kb,
+        let (queue_ms, queue_kb) = match (change.queue_ms, change.queue_kb) {
+            (None, None) => (self.queue_ms, self.queue_kb),
+            changed => changed,
         };
         Self {
             delay_ms: change.delay_ms.or(self.delay_ms),
             jitter_ms: change.jitter_ms.unwrap_or(self.jitter_ms),
             rate_mbit: change.rate_mbit.unwrap_or(self.rate_mbit),
-            queue_ms: change.queue_ms.unwrap_or(self.queue_ms),
+            queue_ms,
             queue_kb,
             loss: change.loss.unwrap_or(self.loss),
             burst: change.burst.unwrap_or(self.burst),

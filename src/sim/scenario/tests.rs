@@ -125,6 +125,46 @@ fn faults_are_named_by_line_and_key_with_what_to_write() {
             "[[path]]\nbetween = [1, 1]",
             "line 2: path.0.between: give two different nodes",
         ),
+        (
+            "[topology]\nnodes = 3\n[[path]]\nbetween = [0, 2]",
+            "line 4: path.0.between: nodes 0 and 2 are not joined; 0 is joined to 1",
+        ),
+        (
+            "[topology]\nnodes = 3\nkind = 'star'\n[[event]]\nat_ms = 1\nkind = 'cut'\nbetween = [2, 1]",
+            "line 7: event.0.between: nodes 2 and 1 are not joined; 2 is joined to 0",
+        ),
+        (
+            "[[path]]\nbetween = [0, 1]\n[[path]]\nbetween = [1, 0]",
+            "line 4: path.1.between: nodes 1 and 0 have a path already",
+        ),
+        (
+            "[block]\nbytes = 1000000\ntransactions = 1",
+            "line 2: block.bytes: leave it out, or give more transactions",
+        ),
+        (
+            "[link]\nqueue_ms = 100\nqueue_kb = 9",
+            "line 3: link.queue_kb: leave it out, or `queue_ms`",
+        ),
+        (
+            "[[event]]\nat_ms = 1\nkind = 'set-link'\nlink = { queue_ms = 5, queue_kb = 9 }",
+            "line 4: event.0.link.queue_kb: leave it out, or `queue_ms`",
+        ),
+        (
+            "[topology]\nnodes = 5\n[[adversary]]\nkind = 'floods'\nnodes = [1]\n[[adversary]]\nkind = 'withholds'\nnodes = [1]",
+            "line 8: adversary.1.nodes: node 1 is an adversary already",
+        ),
+        (
+            "[topology]\nnodes = 5\n[[adversary]]\nkind = 'floods'\ncount = 18446744073709551615\n[[adversary]]\nkind = 'floods'",
+            "adversary.0: of 5 nodes at most 3 may be",
+        ),
+        (
+            "[[event]]\nat_ms = 1\nkind = 'partition'\nnodes = [1, 0, 1]",
+            "line 4: event.0.nodes: leave some out",
+        ),
+        (
+            "[topology]\nkind = 'regular'\nnodes = 1\ndegree = 1",
+            "line 4: topology.degree: leave it out: one node",
+        ),
         ("name = ''", "line 1: name: give 1 to 64 letters"),
         ("name = 'x'\nname = 'y'", "line 2"),
     ] {
@@ -222,7 +262,7 @@ fn scenarios() -> impl Strategy<Value = Scenario> {
                 loss: Some(loss),
                 ..LinkChange::default()
             };
-            (EventKind::SetLink, vec![], Some([2, 1]), change)
+            (EventKind::SetLink, vec![], Some([1, 0]), change)
         }),
     ];
     (

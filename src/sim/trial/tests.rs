@@ -217,6 +217,14 @@ fn what_only_shows_when_drawn_is_told() {
     );
     assert!(problem.contains("handed in at node 0"), "{problem}");
     let problem = refused(
+        "[topology]\nkind='regular'\nnodes=40\ndegree=3\n[[path]]\nbetween=[0,1]\n[[path]]\nbetween=[0,2]\n[[path]]\nbetween=[0,3]\n[[path]]\nbetween=[0,4]",
+        None,
+    );
+    assert!(
+        problem.contains(".between: nodes 0 and") && problem.contains("are not joined"),
+        "{problem}"
+    );
+    let problem = refused(
         "[topology]\nkind='line'\nnodes=4\n[[adversary]]\nkind='alters-transactions'\n[block]\nracing=2\nfrom=[0, 3]",
         None,
     );
