@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::sim::Study;
+use super::sim::{Study, seed};
 
 /// `blocktorrent lab`.
 #[derive(Args, Clone, Debug)]
@@ -42,7 +42,7 @@ pub struct LabRunOptions {
     #[command(flatten)]
     pub study: Study,
     /// Begin with this seed instead of the scenario's
-    #[arg(long, value_name = "SEED")]
+    #[arg(long, value_name = "SEED", value_parser = seed, allow_negative_numbers = true)]
     pub seed: Option<u64>,
     /// Run so many seeds, one after another
     #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]

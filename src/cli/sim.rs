@@ -49,10 +49,10 @@ pub struct Study {
 #[derive(Args, Clone, Debug)]
 pub struct Runs {
     /// Begin with this seed instead of the scenario's
-    #[arg(long, value_name = "SEED")]
+    #[arg(long, value_name = "SEED", value_parser = seed, allow_negative_numbers = true)]
     pub seed: Option<u64>,
     /// Run so many seeds instead of the scenario's
-    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1_000_000), allow_negative_numbers = true)]
     pub runs: Option<u32>,
     /// Runs at the same time [default: one for each processor]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=1024))]
@@ -122,7 +122,7 @@ pub struct PlotOptions {
     #[arg(long, value_name = "NAME")]
     pub protocol: Vec<String>,
     /// The seed instead of the scenario's
-    #[arg(long, value_name = "SEED")]
+    #[arg(long, value_name = "SEED", value_parser = seed, allow_negative_numbers = true)]
     pub seed: Option<u64>,
     /// Memory that it may take, in GB [default: what the machine has to spare]
     #[arg(long, value_name = "GB", value_parser = gigabytes)]
@@ -170,6 +170,12 @@ fn range(text: &str) -> Result<(u64, u64), String> {
         true if to - from > MAX_SWARMS => Err(format!("give at most {MAX_SWARMS} seeds at a time")),
         true => Ok((from, to)),
     }
+}
+
+/// A seed; all that 64 bits hold are some.
+pub(super) fn seed(text: &str) -> Result<u64, String> {
+    let advice = || format!("give a whole number from 0 to {}", u64::MAX);
+    text.parse().map_err(|_| advice())
 }
 
 fn gigabytes(text: &str) -> Result<f64, String> {

@@ -18,7 +18,7 @@ use super::place::default_congestion;
 use super::report::{Pair, Report};
 use super::{run, speed};
 use crate::cli::{LabCommand, LabOptions, LabRunOptions, complain, print};
-use crate::node::demo::{INTERRUPTED, Interrupts};
+use crate::node::demo::interrupts::Interrupts;
 use crate::sim::protocol::{Blocktorrent, Protocol as _};
 use crate::study::source::Material;
 
@@ -40,7 +40,7 @@ pub fn lab(options: &LabOptions) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Runs to the end, or to SIGINT or SIGTERM; what was begun is dropped then.
+/// Runs to the end, or to SIGINT, SIGTERM or SIGHUP; what was begun is dropped then.
 fn until_interrupted(
     work: impl Future<Output = anyhow::Result<ExitCode>>,
 ) -> anyhow::Result<ExitCode> {
@@ -53,9 +53,9 @@ fn until_interrupted(
         let mut interrupts = Interrupts::watch()?;
         tokio::select! {
             outcome = work => outcome,
-            () = interrupts.first() => {
+            code = interrupts.first() => {
                 complain("interrupted");
-                Ok(ExitCode::from(INTERRUPTED))
+                Ok(ExitCode::from(code))
             }
         }
     });
