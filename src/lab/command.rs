@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::bitcoinds;
 use super::broom::SweptFolder;
-use super::feasible::{check, refusal};
+use super::feasible::{check, check_blocks, refusal};
 use super::ground::Ground;
 use super::net::check_system;
 use super::nodes::Setup;
@@ -97,6 +97,7 @@ impl<'a> Work<'a> {
         if bitcoind.is_some() {
             bitcoinds::check(&material.scenario)?;
         }
+        check_blocks(&material.trial(material.scenario.seed)?)?;
         check_system()?;
         let congestion = match &options.congestion {
             Some(name) => name.clone(),
@@ -162,6 +163,7 @@ impl<'a> Work<'a> {
                 ));
             };
             let trial = self.material.trial(seed)?;
+            check_blocks(&trial)?;
             let workloads: Vec<_> = trial.blocks.iter().map(|block| &block.workload).collect();
             let ground =
                 Ground::of(&workloads).map_err(|error| refusal(scenario, &format!("{error:#}")))?;

@@ -1,7 +1,7 @@
 //! What of a scenario the lab can do.
 
-use crate::sim::Scenario;
 use crate::sim::scenario::{AdversaryKind, EventKind, NodeSpec, ScenarioError};
+use crate::sim::{Scenario, Trial};
 
 /// Nodes of a scenario at most: each is a process, and more than this share the processors of no usual machine without
 /// being measured instead of their links.
@@ -18,6 +18,26 @@ pub fn check(scenario: &Scenario) -> Result<(), ScenarioError> {
     match problem(scenario) {
         None => Ok(()),
         Some(problem) => Err(refusal(scenario, &problem)),
+    }
+}
+
+/// Says in a line why the lab can't run a scenario with the blocks that were drawn, and what to do.
+///
+/// # Errors
+///
+/// It can't.
+pub fn check_blocks(trial: &Trial) -> Result<(), ScenarioError> {
+    let mut blocks = trial.blocks.iter().map(|block| block.workload.block.len());
+    let too_large = blocks.find(|bytes| *bytes as u64 > MAX_BLOCK_BYTES);
+    match too_large {
+        None => Ok(()),
+        Some(bytes) => Err(refusal(
+            &trial.scenario,
+            &format!(
+                "a block of seed {} has {bytes} bytes, which is more than Bitcoin's rules and so a node allow; give --set block.bytes={MAX_BLOCK_BYTES} or less, fewer block.transactions, or another block.file",
+                trial.seed
+            ),
+        )),
     }
 }
 
@@ -125,6 +145,22 @@ mod tests {
                 "{refused}"
             );
         }
+    }
+
+    #[test]
+    fn a_block_that_turns_out_too_large_is_told() {
+        let of = |transactions: u32| {
+            let toml = format!("name = 'mine'\n[block]\ntransactions = {transactions}");
+            let scenario = Scenario::with_changes("mine", &toml, &[]).expect("a scenario");
+            check_blocks(&Trial::new(&scenario, 3, None).expect("a trial"))
+        };
+        assert_eq!(of(5_000), Ok(()));
+        let refused = of(20_000).expect_err("nine megabytes").to_string();
+        assert!(
+            refused.contains("a block of seed 3 has")
+                && refused.contains("fewer block.transactions"),
+            "{refused}"
+        );
     }
 
     #[test]

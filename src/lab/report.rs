@@ -9,6 +9,10 @@ use super::run::Emulation;
 use crate::sim::outcome::{Outcome, Row, percentile};
 use crate::sim::scenario::Scenario;
 
+/// Where one in a hundred packets is given later than this, in milliseconds, the machine is measured, not the protocol: a
+/// hop of the reference link adds less than twice that.
+const BUSY_MS: f64 = 2.0;
+
 /// One seed, in both worlds.
 #[derive(Clone, Debug, Serialize)]
 pub struct Pair {
@@ -153,6 +157,28 @@ pub fn emulation<'a>(runs: impl Iterator<Item = &'a Emulation> + Clone) -> Strin
         sum(|run| run.packets.lost as f64),
         sum(|run| run.packets.overflowed as f64),
     );
+    let others = [
+        (
+            sum(|run| run.packets.closed as f64),
+            "came to a link that was closed",
+        ),
+        (
+            sum(|run| run.packets.too_long as f64),
+            "were too long for theirs",
+        ),
+    ];
+    for (count, what) in others.into_iter().filter(|(count, _)| *count > 0.0) {
+        let _ = writeln!(
+            text,
+            "           {count:.0} packets {what}, as the scenario says"
+        );
+    }
+    if most(|run| run.late.p99_ms) > BUSY_MS {
+        let _ = writeln!(
+            text,
+            "BUSY       the processors had so much else to do that packets were given late: these times mean little"
+        );
+    }
     let faults = sum(|run| (run.packets.no_room + run.dropped_by_kernel) as f64);
     if faults > 0.0 {
         let _ = writeln!(
@@ -248,7 +274,16 @@ mod tests {
             table.contains("     1       50.0       60.0       72.5      +12.5"),
             "{table}"
         );
-        assert!(!table.contains("NOT TRUE"));
+        assert!(!table.contains("NOT TRUE") && !table.contains("BUSY"));
+        assert!(!table.contains("too long"));
+        let mut late = Emulation::default();
+        late.late.p99_ms = 2.5;
+        late.packets.too_long = 3;
+        let text = emulation([late].iter());
+        assert!(
+            text.contains("BUSY") && text.contains(" 3 packets were too long for theirs"),
+            "{text}"
+        );
     }
 
     #[test]
