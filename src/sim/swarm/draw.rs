@@ -238,7 +238,8 @@ fn trouble(draw: &mut Draw, scenario: &mut Scenario, trial: &Trial) -> u64 {
             (0, ..) => {
                 let nodes: Vec<usize> =
                     (0..trial.plan.nodes).filter(|_| draw.chance(0.4)).collect();
-                if !nodes.is_empty() {
+                // All together are cut off from nobody.
+                if (1..trial.plan.nodes).contains(&nodes.len()) {
                     scenario
                         .event
                         .push(event(begins, EventKind::Partition, &nodes));
