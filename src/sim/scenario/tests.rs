@@ -106,6 +106,10 @@ fn faults_are_named_by_line_and_key_with_what_to_write() {
         ),
         ("[[event]]\nkind = 'heal'", "`at_ms` is missing; add it"),
         (
+            "[[event]]\nat_ms = 1",
+            "`kind` is missing; add it, as in kind = \"crash\"",
+        ),
+        (
             "[topology]\nkind = 'heap'",
             "line 2: kind: `heap` is not known here; write one of line, ring, star,",
         ),
@@ -214,10 +218,50 @@ fn keys_can_be_set_from_outside() {
         ),
         ("name.x", "1", "--set name.x: "),
         ("link.loss", "lots", "--set link.loss: give a number"),
-        ("link.loss", "7", "link.loss: 7 is out of range"),
+        (
+            "link.loss",
+            "7",
+            "--set link.loss: link.loss: 7 is out of range",
+        ),
+        (
+            "topology.nodes",
+            "1",
+            "line 6: event.0.nodes: there is no node 1",
+        ),
+        (
+            "seed",
+            "-1",
+            "--set seed: give a whole number from 0 to 18446744073709551615",
+        ),
+        (
+            "path.0.between",
+            "[0, 1]",
+            "--set path.0.between: there is no path 0",
+        ),
+        (
+            "link.mtu",
+            "-1",
+            "--set link.mtu: give a whole number, not negative",
+        ),
     ] {
         let problem = set(key, value).expect_err(key).to_string();
         assert!(problem.contains(says), "{problem}\n  lacks  {says}");
+    }
+}
+
+#[test]
+fn every_seed_can_be_said() {
+    let text = format!("seed = {}", u64::MAX);
+    let change = |key: &str, value: String| vec![(key.to_owned(), value)];
+    for (changes, seed) in [
+        (Vec::new(), u64::MAX),
+        (change("link.loss", "0.1".to_owned()), u64::MAX),
+        (change("seed", (u64::MAX - 1).to_string()), u64::MAX - 1),
+    ] {
+        let scenario = Scenario::with_changes("s", &text, &changes).expect("valid");
+        assert_eq!(scenario.seed, seed);
+        let again = Scenario::from_toml("again", &scenario.to_toml());
+        assert_eq!(again, Ok(scenario));
     }
 }
 
