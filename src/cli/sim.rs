@@ -22,7 +22,7 @@ pub enum SimCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Print a scenario as TOML, every key with its value: the start of a study of your own
+    /// Print a scenario as TOML, every key with its value but for empty lists: the start of a study of your own
     Show(Study),
     /// Run a scenario and print what came of it
     Run(RunOptions),
@@ -66,7 +66,7 @@ pub struct Runs {
     /// Print comma-separated values
     #[arg(long)]
     pub csv: bool,
-    /// Say nothing of progress
+    /// Say nothing of progress, nor how the scenario is
     #[arg(long)]
     pub quiet: bool,
 }

@@ -13,6 +13,7 @@ use bytes::Bytes;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 
+pub(super) use blocks::{DEFAULT_BLOCK, race};
 pub use mempools::{WILD, wild_missing_bytes};
 
 use super::limits::{self, Network};
@@ -24,8 +25,8 @@ use super::topology::Plan;
 use super::workload::Workload;
 
 /// The delay and the queue of a link of which nothing is said: those of the reference link.
-const DEFAULT_DELAY_MS: f64 = 50.0;
-const DEFAULT_QUEUE_MS: f64 = 100.0;
+pub(super) const DEFAULT_DELAY_MS: f64 = 50.0;
+pub(super) const DEFAULT_QUEUE_MS: f64 = 100.0;
 
 /// A resolved scenario with its seed.
 #[derive(Clone, Debug)]

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::super::topology::{Plan, Topology};
+use super::super::trial::DEFAULT_QUEUE_MS;
 use super::error::ScenarioError;
 use super::spec::{BlockSpec, EventKind, EventSpec, LinkChange, LinkSpec, Overlap, Scenario};
 
@@ -482,7 +483,12 @@ fn check_link(key: &str, link: &LinkSpec) -> Result<(), Fault> {
         ("delay_ms", link.delay_ms.unwrap_or(0.0), 0.0, 60_000.0),
         ("jitter_ms", link.jitter_ms, 0.0, 60_000.0),
         ("rate_mbit", link.rate_mbit, 0.0, 1e6),
-        ("queue_ms", link.queue_ms.unwrap_or(100.0), 0.1, 60_000.0),
+        (
+            "queue_ms",
+            link.queue_ms.unwrap_or(DEFAULT_QUEUE_MS),
+            0.1,
+            60_000.0,
+        ),
         ("queue_kb", link.queue_kb.unwrap_or(2.0), 2.0, 1e7),
         ("loss", link.loss, 0.0, 1.0),
         ("burst", link.burst, 1.0, 10_000.0),
