@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use serde_json::{Value, json};
 
 use super::bitcoinds;
@@ -20,7 +20,7 @@ use super::{run, speed};
 use crate::cli::{LabCommand, LabOptions, LabRunOptions, complain, print};
 use crate::node::demo::interrupts::Interrupts;
 use crate::sim::protocol::{Blocktorrent, Protocol as _};
-use crate::study::source::Material;
+use crate::study::source::{Material, senseless};
 
 /// The variable that names a bitcoind, as for the tests.
 const BITCOIND: &str = "BITCOIND_EXE";
@@ -87,11 +87,28 @@ impl<'a> Work<'a> {
         let bitcoind = options.bitcoind.clone().or_else(named);
         let bitcoind = bitcoind.filter(|_| only != Some("nodes"));
         if only == Some("bitcoinds") && bitcoind.is_none() {
-            bail!("there is no bitcoind to run: give --bitcoind FILE, or set {BITCOIND}");
+            return Err(senseless(format!(
+                "there is no bitcoind to run: give --bitcoind FILE, or set {BITCOIND}"
+            ))
+            .into());
         }
         for file in [&bitcoind, &options.node_exe].into_iter().flatten() {
-            if !file.is_file() {
-                bail!("there is no program {}", file.display());
+            let about = file.metadata();
+            let is_program = |about: &std::fs::Metadata| {
+                use std::os::unix::fs::PermissionsExt as _;
+                about.is_file() && about.permissions().mode() & 0o111 != 0
+            };
+            if !about.as_ref().is_ok_and(is_program) {
+                let there = if about.is_ok() {
+                    "is none"
+                } else {
+                    "is not there"
+                };
+                return Err(senseless(format!(
+                    "{} {there}; name a program that can be started",
+                    file.display()
+                ))
+                .into());
             }
         }
         if bitcoind.is_some() {
@@ -179,6 +196,7 @@ impl<'a> Work<'a> {
             }
             runs.push(Pair {
                 seed,
+                liars: trial.adversaries.keys().copied().collect(),
                 simulated: simulate(trial).await?,
                 measured,
                 emulation,

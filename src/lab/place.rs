@@ -20,6 +20,8 @@ use tun_rs::{DeviceBuilder, SyncDevice};
 
 use super::switch::address_of;
 use crate::sim::Trial;
+use crate::sim::scenario::ScenarioError;
+use crate::study::source::senseless;
 
 /// The name of the device, inside the namespace.
 const DEVICE: &str = "lab0";
@@ -27,6 +29,8 @@ const DEVICE: &str = "lab0";
 const DEVICE_QUEUE: u32 = 10_000;
 /// Where the kernel says which congestion control its TCP has unless told otherwise.
 const CONGESTION: &str = "/proc/sys/net/ipv4/tcp_congestion_control";
+/// Where it says which there are.
+const CONGESTIONS: &str = "/proc/sys/net/ipv4/tcp_available_congestion_control";
 /// What is set in a namespace: no IPv6, whose own talk would only be dropped, and no memory of earlier connections.
 const SETTINGS: [(&str, &str); 2] = [
     ("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1"),
@@ -173,8 +177,10 @@ fn inhabit(plan: &Plan) -> anyhow::Result<(tokio::runtime::Runtime, SyncDevice)>
         // A kernel without IPv6 has nothing to be turned off.
         let _ = std::fs::write(file, value);
     }
-    configure(&script(plan))
-        .with_context(|| format!("with congestion control {:?}", plan.congestion))?;
+    configure(&script(plan)).map_err(|error| match error.to_string().contains("congestion") {
+        true => no_congestion(&plan.congestion).into(),
+        false => error,
+    })?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -225,6 +231,16 @@ fn configure(script: &str) -> anyhow::Result<()> {
         bail!("`ip` can't set up a namespace; it says: {first}");
     }
     Ok(())
+}
+
+/// That there is no congestion control of that name, and which there are.
+fn no_congestion(name: &str) -> ScenarioError {
+    let known = std::fs::read_to_string(CONGESTIONS).unwrap_or_default();
+    let known: Vec<&str> = known.split_whitespace().collect();
+    let known = known.join(", ");
+    senseless(format!(
+        "--congestion {name}: this kernel has none of that name; give one of {known}, or load another's module (modprobe tcp_{name})"
+    ))
 }
 
 /// The congestion control that TCP has here unless told otherwise.

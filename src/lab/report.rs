@@ -18,6 +18,8 @@ const BUSY_MS: f64 = 2.0;
 pub struct Pair {
     /// The seed.
     pub seed: u64,
+    /// Nodes that lied.
+    pub liars: Vec<usize>,
     /// What the simulator says.
     pub simulated: Outcome,
     /// What the processes did.
@@ -33,6 +35,8 @@ pub struct Line {
     pub node: usize,
     /// Whether blocks are submitted there.
     pub source: bool,
+    /// Share of the runs in which it lied.
+    pub lied: f64,
     /// How soon it could have had a block at best: the median.
     pub bound_ms: Option<f64>,
     /// When it had one in the simulator, from the submission: the median; `None`: half of the time never.
@@ -116,9 +120,14 @@ impl Report {
             let differs = line
                 .differs_ms
                 .map_or_else(|| "-".to_owned(), |by| format!("{by:+.1}"));
+            let lied = match line.lied {
+                0.0 => String::new(),
+                1.0 => "  liar".to_owned(),
+                share => format!("  liar in {:.0}%", share * 100.0),
+            };
             let _ = writeln!(
                 text,
-                "{:>6} {:>10} {:>10} {:>10} {differs:>10}",
+                "{:>6} {:>10} {:>10} {:>10} {differs:>10}{lied}",
                 format!("{mark}{}", line.node),
                 millis(line.bound_ms),
                 millis(line.simulated_ms),
@@ -209,6 +218,8 @@ fn line(runs: &[Pair], node: usize) -> Line {
     Line {
         node,
         source: runs.iter().any(source),
+        lied: runs.iter().filter(|run| run.liars.contains(&node)).count() as f64
+            / runs.len().max(1) as f64,
         bound_ms: percentile(&bounds, 50.0),
         simulated_ms,
         measured_ms,
@@ -250,6 +261,7 @@ mod tests {
     fn report(measured: Option<f64>, dropped_by_kernel: u64) -> Report {
         let pair = Pair {
             seed: 1,
+            liars: vec![1],
             simulated: outcome([Some(0.0), Some(60.0)]),
             measured: outcome([Some(5.0), measured]),
             emulation: Emulation {
@@ -271,7 +283,7 @@ mod tests {
             "{table}"
         );
         assert!(
-            table.contains("     1       50.0       60.0       72.5      +12.5"),
+            table.contains("     1       50.0       60.0       72.5      +12.5  liar\n"),
             "{table}"
         );
         assert!(!table.contains("NOT TRUE") && !table.contains("BUSY"));
