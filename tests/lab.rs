@@ -381,11 +381,11 @@ fn what_it_cannot_do_is_refused_before_anything_is_made() {
         (&["run", "wild", "--only", "bitcoinds"], "set BITCOIND_EXE"),
         (
             &["run", "wild", "--bitcoind", "/nowhere/bitcoind"],
-            "error: /nowhere/bitcoind is not there; name a program",
+            "error: /nowhere/bitcoind is not there; name one",
         ),
         (
             &["run", "wild", "--node-exe", file],
-            "is none; name a program that can be started",
+            "is no program; name one that can be started",
         ),
         (
             &["run", "cold-loss-0", "--set", "block.transactions=45000"],

@@ -105,7 +105,7 @@ impl<'a> Work<'a> {
                     "is not there"
                 };
                 return Err(senseless(format!(
-                    "{} {there}; name a program that can be started",
+                    "{} {there}; name one that can be started",
                     file.display()
                 ))
                 .into());

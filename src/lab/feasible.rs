@@ -9,6 +9,10 @@ pub const MAX_NODES: usize = 64;
 /// Bytes of a block at most: a node takes what Bitcoin's rules allow, which is this much.
 pub const MAX_BLOCK_BYTES: u64 = 4_000_000;
 
+/// Time for joining at least, in milliseconds: with less, the simulator's nodes are not joined yet when the block comes,
+/// whatever the links, and the two worlds do not do the same.
+const LEAST_SETTLE_MS: f64 = 10.0;
+
 /// Says in a line why the lab can't run a scenario, and what to do.
 ///
 /// # Errors
@@ -71,6 +75,12 @@ fn problem(scenario: &Scenario) -> Option<String> {
             "all processes of a machine have one clock; give --set clock.skew_ms=0".to_owned(),
         );
     }
+    let settle_ms = scenario.limit.settle_ms;
+    if settle_ms < LEAST_SETTLE_MS {
+        return Some(format!(
+            "its nodes are joined before a block is handed in, which takes the simulator's more than {settle_ms} ms; give --set limit.settle_ms=1000"
+        ));
+    }
     let usual = NodeSpec::default().max_datagram;
     if scenario.node.max_datagram != usual {
         return Some(format!(
@@ -127,6 +137,7 @@ mod tests {
         for (toml, says) in [
             ("[topology]\nnodes = 65", "give --set topology.nodes=64"),
             ("[block]\nbytes = 4000001", "give --set block.bytes=4000000"),
+            ("[limit]\nsettle_ms = 0", "give --set limit.settle_ms=1000"),
             ("[clock]\nskew_ms = 1", "give --set clock.skew_ms=0"),
             ("[node]\nmax_datagram = 1200", "leave it at 1472"),
             ("[node]\nmax_up_mbit = 1.5", "node.max_up_mbit=2"),
