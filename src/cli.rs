@@ -173,17 +173,17 @@ pub struct DemoOptions {
     #[arg(long, value_name = "FILE")]
     pub block: Option<PathBuf>,
     /// Give each node this share of the block's transactions beforehand
-    #[arg(long, value_name = "PCT", default_value_t = 0.0, value_parser = percentage)]
+    #[arg(long, value_name = "PCT", default_value_t = 0.0, value_parser = percentage, allow_negative_numbers = true)]
     pub warm: f64,
     /// Lose this share of the datagrams
-    #[arg(long, value_name = "PCT", default_value_t = 0.0, value_parser = percentage)]
+    #[arg(long, value_name = "PCT", default_value_t = 0.0, value_parser = percentage, allow_negative_numbers = true)]
     pub loss: f64,
-    /// One-way delay of every link
-    #[arg(long, value_name = "MS", default_value_t = 0.0, value_parser = delay_ms)]
+    /// One-way delay of every link; 0: none but the machine's own
+    #[arg(long, value_name = "MS", default_value_t = 10.0, value_parser = delay_ms, allow_negative_numbers = true)]
     pub delay: f64,
-    /// What each node can send [default: no limit]
-    #[arg(long, value_name = "MBIT", value_parser = positive)]
-    pub rate: Option<f64>,
+    /// What each node can send; 0: no limit
+    #[arg(long, value_name = "MBIT", default_value_t = 20.0, value_parser = rate_mbit, allow_negative_numbers = true)]
+    pub rate: f64,
     /// How many of the nodes alter what they forward (never the first)
     #[arg(long, value_name = "COUNT", default_value_t = 0)]
     pub liars: u16,
@@ -191,7 +191,7 @@ pub struct DemoOptions {
     #[arg(long, value_name = "LEVEL", value_parser = clap::value_parser!(u8).range(0..=3))]
     pub push: Option<u8>,
     /// The seed of what is lost and who lies
-    #[arg(long, value_name = "SEED", default_value_t = 1)]
+    #[arg(long, value_name = "SEED", default_value_t = 1, value_parser = sim::seed, allow_negative_numbers = true)]
     pub seed: u64,
     /// Print one JSON object at the end instead of the live view
     #[arg(long)]
@@ -233,10 +233,10 @@ fn delay_ms(text: &str) -> Result<f64, String> {
     }
 }
 
-fn positive(text: &str) -> Result<f64, String> {
+fn rate_mbit(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
-        Ok(number) if (0.01..=100_000.0).contains(&number) => Ok(number),
-        _ => Err("give a number from 0.01 to 100000".to_owned()),
+        Ok(number) if number == 0.0 || (0.01..=100_000.0).contains(&number) => Ok(number),
+        _ => Err("give a number from 0.01 to 100000, or 0 for no limit".to_owned()),
     }
 }
 
@@ -314,6 +314,38 @@ mod tests {
             error("demo --topology knot"),
             "error: invalid value 'knot' for '--topology <TOPOLOGY>' [possible values: line, ring, star, mesh]"
         );
+        for (line, says) in [
+            (
+                "demo --loss -5",
+                "'-5' for '--loss <PCT>': give a percentage from 0 to 100",
+            ),
+            (
+                "demo --rate -1",
+                "'-1' for '--rate <MBIT>': give a number from 0.01",
+            ),
+            (
+                "demo --delay -1",
+                "'-1' for '--delay <MS>': give a number from 0 to 4000",
+            ),
+            (
+                "sim run wild --seed -1",
+                "'-1' for '--seed <SEED>': give a whole number from 0 to",
+            ),
+            (
+                "sim run wild --runs -1",
+                "'-1' for '--runs <COUNT>': -1 is not in 1..=1000000",
+            ),
+            (
+                "sim run wild --runs 1000001",
+                "1000001 is not in 1..=1000000",
+            ),
+            (
+                "lab run wild --seed x",
+                "'x' for '--seed <SEED>': give a whole number from 0 to",
+            ),
+        ] {
+            assert!(error(line).contains(says), "{}", error(line));
+        }
         assert!(
             error("node --nonsense").starts_with("error: unexpected argument '--nonsense' found")
         );
@@ -333,7 +365,7 @@ mod tests {
             "demo --nodes 1",
             "demo --loss 101",
             "demo --warm x",
-            "demo --rate 0",
+            "demo --rate 0.001",
             "demo --delay 4001",
             "demo --push 4",
             "demo --topology knot",
@@ -345,7 +377,12 @@ mod tests {
             let error = parse(line).expect_err(line);
             assert_eq!(error.exit_code(), 2, "{line}");
         }
-        assert!(matches!(parse("demo"), Ok(Command::Demo(demo)) if demo.nodes == 5));
+        let Ok(Command::Demo(demo)) = parse("demo") else {
+            panic!("not a demo");
+        };
+        // As its help says: links on which one sees nodes fill.
+        assert_eq!((demo.nodes, demo.delay, demo.rate), (5, 10.0, 20.0));
+        assert!(matches!(parse("demo --rate 0"), Ok(Command::Demo(demo)) if demo.rate == 0.0));
         for (line, wanted) in [("7", (7, 8)), ("3..9", (3, 9))] {
             let Ok(Command::Sim(sim)) = parse(&format!("sim swarm --seeds {line}")) else {
                 panic!("{line}");

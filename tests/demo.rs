@@ -76,6 +76,27 @@ fn chunks_go_on_before_the_block_is_whole() {
 }
 
 #[test]
+fn links_are_modest_unless_told_otherwise() {
+    let report = report("--nodes 2");
+    let bound_ms = number(&report, "bound_ms");
+    // 10 ms, and 1.4 MB at 20 Mbit/s.
+    assert!((560.0..600.0).contains(&bound_ms), "{bound_ms}");
+}
+
+#[test]
+fn that_udp_does_not_get_through_is_told() {
+    let output = demo("--nodes 2 --loss 100 --delay 0 --rate 0");
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{text}");
+    assert!(
+        text.contains("By TCP, as UDP did not get through: nodes 1."),
+        "{text}"
+    );
+    assert!(!text.contains("No relay could be"), "{text}");
+    assert!(text.contains("done\n") && !text.contains('✗'), "{text}");
+}
+
+#[test]
 fn a_liar_spoils_nothing() {
     let report = report("--nodes 4 --topology mesh --liars 1 --seed 3");
     let liars = nodes(&report).iter().filter(|node| node["honest"] == false);
@@ -88,7 +109,7 @@ fn a_liar_spoils_nothing() {
 
 #[test]
 fn what_a_node_has_need_not_cross() {
-    let report = report("--nodes 2 --warm 100");
+    let report = report("--nodes 2 --warm 100 --delay 0 --rate 0");
     let node = &nodes(&report)[1];
     // The coinbase alone is missing.
     assert!(number(node, "missing_bytes") < 1_000.0, "{node}");
@@ -136,19 +157,21 @@ fn a_reader_that_has_left_is_no_failure() {
 #[test]
 fn nothing_stays_behind_when_it_is_interrupted() {
     use std::io::{BufRead as _, BufReader};
-    let folder = tempfile::tempdir().unwrap();
-    let mut child = Command::new(env!("CARGO_BIN_EXE_blocktorrent"))
-        .args(["demo", "--nodes", "2", "--delay", "100"])
-        .env("TMPDIR", folder.path())
-        .stdout(std::process::Stdio::piped())
-        .spawn()
-        .unwrap();
-    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-    assert!(lines.any(|line| line.unwrap().starts_with("joining")));
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
-    let process = child.id().to_string();
-    let killed = Command::new("kill").args(["-INT", &process]).status();
-    assert!(killed.unwrap().success());
-    assert_eq!(child.wait().unwrap().code(), Some(130));
-    assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    for (signal, code) in [("-INT", 130), ("-TERM", 143), ("-HUP", 129)] {
+        let folder = tempfile::tempdir().unwrap();
+        let mut child = Command::new(env!("CARGO_BIN_EXE_blocktorrent"))
+            .args(["demo", "--nodes", "2", "--delay", "100"])
+            .env("TMPDIR", folder.path())
+            .stdout(std::process::Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        assert!(lines.any(|line| line.unwrap().starts_with("joining")));
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 1);
+        let process = child.id().to_string();
+        let killed = Command::new("kill").args([signal, &process]).status();
+        assert!(killed.unwrap().success());
+        assert_eq!(child.wait().unwrap().code(), Some(code), "{signal}");
+        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
 }

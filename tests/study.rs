@@ -134,6 +134,27 @@ fn a_picture_that_cannot_be_written_shows_before_the_run() {
 }
 
 #[test]
+fn long_comparisons_tell_how_far_they_are() {
+    let output = output(&[
+        "compare",
+        "wild",
+        "swarm-100-cold",
+        "--runs",
+        "1",
+        "--protocol",
+        "bip152-hb",
+        "--set",
+        "block.bytes=3000000",
+    ]);
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    // Every two seconds; the second takes some.
+    assert!(
+        said.contains("scenario 2 of 2, protocol 1 of 1: swarm-100-cold"),
+        "{said}"
+    );
+}
+
+#[test]
 fn who_reads_no_further_is_no_failure() {
     let mut child = sim(&["list", "--json"])
         .stdout(Stdio::piped())

@@ -65,8 +65,8 @@ Starts the nodes on loopback with ports that the system picks, hands the block t
 ends with a table. Loss (UDP), one-way delay and rate (UDP and TCP) are emulated at the sockets. Times count \
 from the moment when the first node is handed the block.
 
-Unless told otherwise the links are modest, so that one sees nodes fill; --delay 0 --rate 0 leaves them as \
-they are.
+Unless told otherwise the links are modest (10 ms, 20 Mbit/s), so that one sees nodes fill; --delay 0 --rate 0 leaves \
+them as they are.
 
 Exit status: 0 only if every honest node holds the identical block; 1 if not, or if it can't run; 2 for a command \
-line that makes no sense; 130 after Ctrl-C, 143 after SIGTERM.";
+line that makes no sense; 130 after Ctrl-C, 143 after SIGTERM, 129 after SIGHUP.";

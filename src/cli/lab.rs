@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 
-use super::sim::Study;
+use super::sim::{Study, seed};
 
 /// `blocktorrent lab`.
 #[derive(Args, Clone, Debug)]
@@ -42,7 +42,7 @@ pub struct LabRunOptions {
     #[command(flatten)]
     pub study: Study,
     /// Begin with this seed instead of the scenario's
-    #[arg(long, value_name = "SEED")]
+    #[arg(long, value_name = "SEED", value_parser = seed, allow_negative_numbers = true)]
     pub seed: Option<u64>,
     /// Run so many seeds, one after another
     #[arg(long, value_name = "COUNT", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=10_000))]
@@ -93,8 +93,9 @@ of the scenario: a thread of this program takes them from a TUN device and gives
 due. The link model is the simulator's; the kernels, the sockets, the clocks and the programs are real. The simulator \
 runs the same scenario with the same seeds, and the report has both.
 
-It needs Linux, root, /dev/net/tun, iproute2 (`ip`) and util-linux (`setpriv`). No namespace, device, process or folder \
-outlives it, however it ends. tools/lab is the same, by sudo where that is needed.
+It needs Linux, root, /dev/net/tun, iproute2 (`ip`) and util-linux (`setpriv`, `unshare`). No namespace, device, process \
+or folder outlives it, however it ends: each program is the first of a PID namespace, with which all that it starts ends. \
+tools/lab is the same, by sudo where that is needed.
 
 Examples:
   blocktorrent lab check
@@ -110,4 +111,5 @@ What the columns mean:
   differs     measured less simulated: what computing, the system and the machine add; `*` marks where a block is submitted
 
 Exit status: 0 if every node that should have every block has it, in both; 1 if not, or if the emulation was not true \
-to the scenario; 2 for a command line or a scenario that makes no sense, or one that the lab can't do.";
+to the scenario; 2 for a command line or a scenario that makes no sense, or one that the lab can't do; 130 after Ctrl-C, \
+143 after SIGTERM, 129 after SIGHUP.";

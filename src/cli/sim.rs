@@ -22,7 +22,7 @@ pub enum SimCommand {
         #[arg(long)]
         json: bool,
     },
-    /// Print a scenario as TOML, every key with its value: the start of a study of your own
+    /// Print a scenario as TOML, every key with its value but for empty lists: the start of a study of your own
     Show(Study),
     /// Run a scenario and print what came of it
     Run(RunOptions),
@@ -49,10 +49,10 @@ pub struct Study {
 #[derive(Args, Clone, Debug)]
 pub struct Runs {
     /// Begin with this seed instead of the scenario's
-    #[arg(long, value_name = "SEED")]
+    #[arg(long, value_name = "SEED", value_parser = seed, allow_negative_numbers = true)]
     pub seed: Option<u64>,
     /// Run so many seeds instead of the scenario's
-    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..))]
+    #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u32).range(1..=1_000_000), allow_negative_numbers = true)]
     pub runs: Option<u32>,
     /// Runs at the same time [default: one for each processor]
     #[arg(long, value_name = "COUNT", value_parser = clap::value_parser!(u16).range(1..=1024))]
@@ -66,7 +66,7 @@ pub struct Runs {
     /// Print comma-separated values
     #[arg(long)]
     pub csv: bool,
-    /// Say nothing of progress
+    /// Say nothing of progress, nor how the scenario is
     #[arg(long)]
     pub quiet: bool,
 }
@@ -122,7 +122,7 @@ pub struct PlotOptions {
     #[arg(long, value_name = "NAME")]
     pub protocol: Vec<String>,
     /// The seed instead of the scenario's
-    #[arg(long, value_name = "SEED")]
+    #[arg(long, value_name = "SEED", value_parser = seed, allow_negative_numbers = true)]
     pub seed: Option<u64>,
     /// Memory that it may take, in GB [default: what the machine has to spare]
     #[arg(long, value_name = "GB", value_parser = gigabytes)]
@@ -172,6 +172,12 @@ fn range(text: &str) -> Result<(u64, u64), String> {
     }
 }
 
+/// A seed; all that 64 bits hold are some.
+pub(super) fn seed(text: &str) -> Result<u64, String> {
+    let advice = || format!("give a whole number from 0 to {}", u64::MAX);
+    text.parse().map_err(|_| advice())
+}
+
 fn gigabytes(text: &str) -> Result<f64, String> {
     match text.parse::<f64>() {
         Ok(number) if number.is_finite() && number > 0.0 => Ok(number),
@@ -206,7 +212,7 @@ Examples:
 
 What the columns mean:
   bound     how soon a node could have the block at best: delay, and the bytes that have to cross at the link's rate;
-            in a swarm with uplinks of its nodes, no sooner than all of them together can send
+            with uplinks of the nodes, for the k-th that has it no sooner than all can send it k times
   added     how much later than that it had it, for half of the nodes (p50) and for 95% of them (p95)
   x bound   how long half of the nodes waited, as a multiple of the bound
   complete  share of nodes that had it at all

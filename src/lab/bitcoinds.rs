@@ -227,7 +227,7 @@ pub async fn run(
     let measured = stage.measure(&chain, source, clock).await?;
     let simulated = simulate(trial.clone(), way, congestion).await?;
     let block = trial.blocks.first().context("the scenario has no block")?;
-    let bounds = block.bounds.iter();
+    let bounds = block.bounds_of(&measured.accepted_ms);
     let first = simulated.blocks.first();
     Ok(Run {
         seed,
@@ -238,6 +238,7 @@ pub async fn run(
         accepted_ms: measured.accepted_ms,
         whole_ms: measured.whole_ms,
         bound_ms: bounds
+            .into_iter()
             .map(|bound| bound.map(|bound| bound.as_secs_f64() * 1e3))
             .collect(),
         simulated_ms: first

@@ -26,18 +26,26 @@ impl SweptFolder {
     ///
     /// The system refuses a folder or a process.
     pub fn new() -> anyhow::Result<Self> {
-        let folder = Folder::new("lab", false)?;
+        // The broom comes first: a lab that is killed the moment after leaves no folder either.
+        let path = Folder::place("lab")?;
         let mut command = Command::new("sh");
         command
             .args(["-c", SWEEP, "sh"])
-            .arg(folder.path())
+            .arg(&path)
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(Stdio::null());
         // What ends the lab shall not end it.
         std::os::unix::process::CommandExt::process_group(&mut command, 0);
-        let broom = command.spawn().context("can't start `sh`")?;
-        Ok(Self { folder, broom })
+        let mut broom = command.spawn().context("can't start `sh`")?;
+        match Folder::at(path, false) {
+            Ok(folder) => Ok(Self { folder, broom }),
+            Err(error) => {
+                // What is there, if anything, is not ours.
+                let _ = broom.kill().and_then(|()| broom.wait());
+                Err(error)
+            }
+        }
     }
 
     /// Where it is.

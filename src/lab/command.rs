@@ -5,12 +5,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::{Context as _, bail};
+use anyhow::Context as _;
 use serde_json::{Value, json};
 
 use super::bitcoinds;
 use super::broom::SweptFolder;
-use super::feasible::{check, refusal};
+use super::feasible::{check, check_blocks, refusal};
 use super::ground::Ground;
 use super::net::check_system;
 use super::nodes::Setup;
@@ -18,9 +18,9 @@ use super::place::default_congestion;
 use super::report::{Pair, Report};
 use super::{run, speed};
 use crate::cli::{LabCommand, LabOptions, LabRunOptions, complain, print};
-use crate::node::demo::{INTERRUPTED, Interrupts};
+use crate::node::demo::interrupts::Interrupts;
 use crate::sim::protocol::{Blocktorrent, Protocol as _};
-use crate::study::source::Material;
+use crate::study::source::{Material, senseless};
 
 /// The variable that names a bitcoind, as for the tests.
 const BITCOIND: &str = "BITCOIND_EXE";
@@ -40,7 +40,7 @@ pub fn lab(options: &LabOptions) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// Runs to the end, or to SIGINT or SIGTERM; what was begun is dropped then.
+/// Runs to the end, or to SIGINT, SIGTERM or SIGHUP; what was begun is dropped then.
 fn until_interrupted(
     work: impl Future<Output = anyhow::Result<ExitCode>>,
 ) -> anyhow::Result<ExitCode> {
@@ -53,9 +53,9 @@ fn until_interrupted(
         let mut interrupts = Interrupts::watch()?;
         tokio::select! {
             outcome = work => outcome,
-            () = interrupts.first() => {
+            code = interrupts.first() => {
                 complain("interrupted");
-                Ok(ExitCode::from(INTERRUPTED))
+                Ok(ExitCode::from(code))
             }
         }
     });
@@ -87,16 +87,34 @@ impl<'a> Work<'a> {
         let bitcoind = options.bitcoind.clone().or_else(named);
         let bitcoind = bitcoind.filter(|_| only != Some("nodes"));
         if only == Some("bitcoinds") && bitcoind.is_none() {
-            bail!("there is no bitcoind to run: give --bitcoind FILE, or set {BITCOIND}");
+            return Err(senseless(format!(
+                "there is no bitcoind to run: give --bitcoind FILE, or set {BITCOIND}"
+            ))
+            .into());
         }
         for file in [&bitcoind, &options.node_exe].into_iter().flatten() {
-            if !file.is_file() {
-                bail!("there is no program {}", file.display());
+            let about = file.metadata();
+            let is_program = |about: &std::fs::Metadata| {
+                use std::os::unix::fs::PermissionsExt as _;
+                about.is_file() && about.permissions().mode() & 0o111 != 0
+            };
+            if !about.as_ref().is_ok_and(is_program) {
+                let there = if about.is_ok() {
+                    "is none"
+                } else {
+                    "is not there"
+                };
+                return Err(senseless(format!(
+                    "{} {there}; name one that can be started",
+                    file.display()
+                ))
+                .into());
             }
         }
         if bitcoind.is_some() {
             bitcoinds::check(&material.scenario)?;
         }
+        check_blocks(&material.trial(material.scenario.seed)?)?;
         check_system()?;
         let congestion = match &options.congestion {
             Some(name) => name.clone(),
@@ -162,6 +180,7 @@ impl<'a> Work<'a> {
                 ));
             };
             let trial = self.material.trial(seed)?;
+            check_blocks(&trial)?;
             let workloads: Vec<_> = trial.blocks.iter().map(|block| &block.workload).collect();
             let ground =
                 Ground::of(&workloads).map_err(|error| refusal(scenario, &format!("{error:#}")))?;
@@ -177,6 +196,7 @@ impl<'a> Work<'a> {
             }
             runs.push(Pair {
                 seed,
+                liars: trial.adversaries.keys().copied().collect(),
                 simulated: simulate(trial).await?,
                 measured,
                 emulation,

@@ -1,13 +1,17 @@
 //! What of a scenario the lab can do.
 
-use crate::sim::Scenario;
 use crate::sim::scenario::{AdversaryKind, EventKind, NodeSpec, ScenarioError};
+use crate::sim::{Scenario, Trial};
 
 /// Nodes of a scenario at most: each is a process, and more than this share the processors of no usual machine without
 /// being measured instead of their links.
 pub const MAX_NODES: usize = 64;
 /// Bytes of a block at most: a node takes what Bitcoin's rules allow, which is this much.
 pub const MAX_BLOCK_BYTES: u64 = 4_000_000;
+
+/// Time for joining at least, in milliseconds: with less, the simulator's nodes are not joined yet when the block comes,
+/// whatever the links, and the two worlds do not do the same.
+const LEAST_SETTLE_MS: f64 = 10.0;
 
 /// Says in a line why the lab can't run a scenario, and what to do.
 ///
@@ -18,6 +22,26 @@ pub fn check(scenario: &Scenario) -> Result<(), ScenarioError> {
     match problem(scenario) {
         None => Ok(()),
         Some(problem) => Err(refusal(scenario, &problem)),
+    }
+}
+
+/// Says in a line why the lab can't run a scenario with the blocks that were drawn, and what to do.
+///
+/// # Errors
+///
+/// It can't.
+pub fn check_blocks(trial: &Trial) -> Result<(), ScenarioError> {
+    let mut blocks = trial.blocks.iter().map(|block| block.workload.block.len());
+    let too_large = blocks.find(|bytes| *bytes as u64 > MAX_BLOCK_BYTES);
+    match too_large {
+        None => Ok(()),
+        Some(bytes) => Err(refusal(
+            &trial.scenario,
+            &format!(
+                "a block of seed {} has {bytes} bytes, which is more than Bitcoin's rules and so a node allow; give --set block.bytes={MAX_BLOCK_BYTES} or less, fewer block.transactions, or another block.file",
+                trial.seed
+            ),
+        )),
     }
 }
 
@@ -50,6 +74,12 @@ fn problem(scenario: &Scenario) -> Option<String> {
         return Some(
             "all processes of a machine have one clock; give --set clock.skew_ms=0".to_owned(),
         );
+    }
+    let settle_ms = scenario.limit.settle_ms;
+    if settle_ms < LEAST_SETTLE_MS {
+        return Some(format!(
+            "its nodes are joined before a block is handed in, which takes the simulator's more than {settle_ms} ms; give --set limit.settle_ms=1000"
+        ));
     }
     let usual = NodeSpec::default().max_datagram;
     if scenario.node.max_datagram != usual {
@@ -107,6 +137,7 @@ mod tests {
         for (toml, says) in [
             ("[topology]\nnodes = 65", "give --set topology.nodes=64"),
             ("[block]\nbytes = 4000001", "give --set block.bytes=4000000"),
+            ("[limit]\nsettle_ms = 0", "give --set limit.settle_ms=1000"),
             ("[clock]\nskew_ms = 1", "give --set clock.skew_ms=0"),
             ("[node]\nmax_datagram = 1200", "leave it at 1472"),
             ("[node]\nmax_up_mbit = 1.5", "node.max_up_mbit=2"),
@@ -125,6 +156,22 @@ mod tests {
                 "{refused}"
             );
         }
+    }
+
+    #[test]
+    fn a_block_that_turns_out_too_large_is_told() {
+        let of = |transactions: u32| {
+            let toml = format!("name = 'mine'\n[block]\ntransactions = {transactions}");
+            let scenario = Scenario::with_changes("mine", &toml, &[]).expect("a scenario");
+            check_blocks(&Trial::new(&scenario, 3, None).expect("a trial"))
+        };
+        assert_eq!(of(5_000), Ok(()));
+        let refused = of(20_000).expect_err("nine megabytes").to_string();
+        assert!(
+            refused.contains("a block of seed 3 has")
+                && refused.contains("fewer block.transactions"),
+            "{refused}"
+        );
     }
 
     #[test]

@@ -16,8 +16,10 @@
 //! - `nodes`: the processes; `run`: one run; `report`: both worlds side by side
 //! - `bitcoinds`: bitcoind over the same links; `speed`: what the links carry here; `broom`: a folder that goes
 //!
-//! Whatever way it ends, nothing is left: a namespace has no name and lives by its programs, which are killed with the
-//! lab's threads, and a process of its own removes the folder.
+//! Whatever way it ends, nothing is left: a namespace has no name and lives by its programs. Each of these is the first of a
+//! PID namespace, so that all that it starts ends with it, and it is killed with the lab's threads. A process of its own
+//! removes the folder. What could stay is a program whose lab is killed in the microseconds between its `fork` and its asking
+//! to be killed along; a node ends even then, for its stdin is closed.
 
 #[cfg(target_os = "linux")]
 mod bitcoinds;

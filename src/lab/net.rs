@@ -9,13 +9,15 @@ use super::router::Router;
 use super::switch::Switch;
 use crate::net::Clock;
 use crate::sim::Trial;
+use crate::sim::scenario::LinkChange;
 
 /// The file through which programs get a TUN device.
 const TUN: &str = "/dev/net/tun";
 /// Programs that the lab starts besides nodes, and where they come from.
-const NEEDED: [(&str, &str); 3] = [
+const NEEDED: [(&str, &str); 4] = [
     ("ip", "iproute2"),
     ("setpriv", "util-linux"),
+    ("unshare", "util-linux"),
     ("sh", "a shell"),
 ];
 
@@ -54,6 +56,19 @@ impl Net {
         self.places
             .get(node)
             .with_context(|| format!("there is no node {node}"))
+    }
+
+    /// Changes one direction of a link, the route that leads there included.
+    ///
+    /// # Errors
+    ///
+    /// The system refuses another route.
+    pub async fn change(&self, way: (usize, usize), change: &LinkChange) -> anyhow::Result<()> {
+        if let Some(mtu) = change.mtu {
+            self.place(way.0)?.set_mtu(way.1, mtu.into()).await?;
+        }
+        self.router.with(|switch| switch.change(way, change));
+        Ok(())
     }
 
     /// Packets that kernels dropped before the router saw them, in all places.

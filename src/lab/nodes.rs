@@ -1,6 +1,6 @@
 //! The node processes of a lab: started in their places, told what they hold, joined, crashed and ended.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -8,8 +8,8 @@ use std::time::Duration;
 
 use anyhow::{Context as _, anyhow, bail};
 use serde_json::{Value, json};
-use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::sync::{Semaphore, mpsc};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::ground::Ground;
 use super::net::Net;
@@ -30,6 +30,10 @@ const START_TIME: Duration = Duration::from_secs(30);
 const END_TIME: Duration = Duration::from_secs(3);
 /// Between two looks at whether the paths have been measured.
 const SETTLE_PAUSE: Duration = Duration::from_millis(100);
+/// How long a call may take, on a machine that is busy: a node answers within milliseconds.
+const CALL_TIME: Duration = Duration::from_secs(20);
+/// How much longer a node may take for each transaction that it is given.
+const HOLD_TIME: Duration = Duration::from_millis(1);
 /// Lines of each log that are told after a failure.
 const LOG_LINES: usize = 3;
 /// The ports of every node for its peers, each in a namespace of its own.
@@ -64,11 +68,12 @@ impl Setup {
     }
 }
 
-/// What is put before a command line so that the program is killed when the lab ends, however it does.
+/// What is put before a command line so that the program, and all that it starts, is killed when the lab ends or ends it,
+/// however that comes: it is the first process of a PID namespace, whose end the kernel makes the end of all in it, be it
+/// a script that waits for the program proper. `unshare` dies with the lab's thread, and takes it along.
 pub fn dies_with_lab() -> Vec<String> {
-    ["setpriv", "--pdeathsig", "KILL", "--"]
-        .map(str::to_owned)
-        .to_vec()
+    let words = "setpriv --pdeathsig KILL -- unshare --pid --fork --kill-child=KILL --";
+    words.split(' ').map(str::to_owned).collect()
 }
 
 /// A block that a node had whole.
@@ -80,8 +85,15 @@ pub struct Whole {
     pub requests: u64,
 }
 
-/// The number of a block that was handed in, and when; or why it was not taken.
-pub type Answer = (usize, anyhow::Result<Time>);
+/// What became of a block that was to be handed in.
+pub struct Answer {
+    /// Its number.
+    pub number: usize,
+    /// When it was handed in, or would have been.
+    pub at: Time,
+    /// Why it was not taken, unless it was, or the node had crashed.
+    pub taken: anyhow::Result<()>,
+}
 
 /// The nodes of one run. Dropped, they are killed.
 pub struct Nodes<'a> {
@@ -95,6 +107,10 @@ pub struct Nodes<'a> {
     sender: mpsc::Sender<(usize, Heard)>,
     heard: mpsc::Receiver<(usize, Heard)>,
     whole: BTreeMap<(usize, String), Whole>,
+    /// Nodes that have crashed, be they up again.
+    crashed: BTreeSet<usize>,
+    /// One at a time hands blocks to a node, which has room for a few calls alone.
+    turns: Vec<Arc<Semaphore>>,
     dropped: u64,
 }
 
@@ -130,6 +146,10 @@ impl<'a> Nodes<'a> {
             sender,
             heard,
             whole: BTreeMap::new(),
+            crashed: BTreeSet::new(),
+            turns: (0..trial.plan.nodes)
+                .map(|_| Arc::new(Semaphore::new(1)))
+                .collect(),
             dropped: 0,
         };
         for node in 0..trial.plan.nodes {
@@ -248,7 +268,7 @@ impl<'a> Nodes<'a> {
     ) -> anyhow::Result<Value> {
         let rpc = self.rpc(node)?;
         let call = async move { rpc.call(method, parameters).await };
-        self.net.place(node)?.run(call).await
+        answered(node, CALL_TIME, self.net.place(node)?.run(call)).await
     }
 
     fn rpc(&self, node: usize) -> anyhow::Result<Rpc> {
@@ -284,6 +304,8 @@ impl<'a> Nodes<'a> {
             0 => Vec::new(),
             count => Workload::of_sizes(&vec![250; count], seed).transactions,
         };
+        let count = others.len() + held.iter().map(|(_, places)| places.len()).sum::<usize>();
+        let patience = CALL_TIME + HOLD_TIME * u32::try_from(count).unwrap_or(u32::MAX);
         let give = async move {
             use hex::DisplayHex as _;
             let others: Vec<String> = others.iter().map(|it| it.to_lower_hex_string()).collect();
@@ -301,7 +323,7 @@ impl<'a> Nodes<'a> {
                 false => rpc.hold(all).await,
             }
         };
-        self.net.place(node)?.run(give).await
+        answered(node, patience, self.net.place(node)?.run(give)).await
     }
 
     /// Joins the nodes, and waits until all sessions are up, and their paths proven and measured.
@@ -378,7 +400,8 @@ impl<'a> Nodes<'a> {
         Ok(())
     }
 
-    /// Hands a block in. `answers` gets when that was, just before the call, or why the node does not take it.
+    /// Hands a block in, once those before it were. `answers` gets when that was, just before the call; of a node that
+    /// has crashed, when it would have been.
     ///
     /// # Errors
     ///
@@ -389,30 +412,33 @@ impl<'a> Nodes<'a> {
         clock: Clock,
         answers: mpsc::Sender<Answer>,
     ) -> anyhow::Result<()> {
-        let source = self
-            .trial
-            .blocks
-            .get(number)
-            .context("there is no such block")?
-            .source;
+        let block = self.trial.blocks.get(number);
+        let source = block.context("there is no such block")?.source;
+        let turn = Arc::clone(self.turns.get(source).context("there is no such node")?);
         let ground = Arc::clone(&self.ground);
-        let rpc = self.rpc(source)?;
+        let rpc = self.rpc(source);
         let submit = async move {
-            let block = ground
-                .blocks
-                .get(number)
-                .context("there is no such block")?;
-            let parameters = json!([block.hex]);
+            let _turn = turn.acquire_owned().await;
             let at = clock.now();
-            match rpc.call("submitblock", parameters).await? {
-                Value::Null => Ok(at),
-                word => bail!("node {source} does not take block {number}: {word}"),
-            }
+            let call = async {
+                let block = ground.blocks.get(number);
+                let parameters = json!([block.context("there is no such block")?.hex]);
+                match rpc?.call("submitblock", parameters).await? {
+                    Value::Null => Ok(()),
+                    word => bail!("node {source} does not take block {number}: {word}"),
+                }
+            };
+            let taken = answered(source, CALL_TIME, call).await;
+            // Whoever does not listen any more has given up.
+            answers.send(Answer { number, at, taken }).await.ok();
         };
-        // Whoever does not listen any more has given up.
-        let tell = async move { answers.send((number, submit.await)).await.ok() };
-        self.net.place(source)?.spawn(tell);
+        self.net.place(source)?.spawn(submit);
         Ok(())
+    }
+
+    /// Whether a node has crashed, be it up again.
+    pub fn has_crashed(&self, node: usize) -> bool {
+        self.crashed.contains(&node)
     }
 
     /// Ends a node as a loss of power would, and takes what it held.
@@ -426,6 +452,7 @@ impl<'a> Nodes<'a> {
             return Ok(());
         };
         *slot = Slot::default();
+        self.crashed.insert(node);
         process.kill().await;
         // Its last word, so that it is not taken for that of the next one.
         loop {
@@ -491,6 +518,19 @@ impl<'a> Nodes<'a> {
                 .await;
         }
     }
+}
+
+/// What a node answers, or that it does not.
+async fn answered<T>(
+    node: usize,
+    patience: Duration,
+    call: impl Future<Output = anyhow::Result<T>>,
+) -> anyhow::Result<T> {
+    let answer = timeout(patience, call).await;
+    answer.map_err(|_| {
+        let seconds = patience.as_secs();
+        anyhow!("node {node} does not answer: it was given {seconds} s")
+    })?
 }
 
 fn flags(trial: &Trial, ground: &Ground, node: usize) -> Vec<String> {

@@ -20,6 +20,8 @@ use tun_rs::{DeviceBuilder, SyncDevice};
 
 use super::switch::address_of;
 use crate::sim::Trial;
+use crate::sim::scenario::ScenarioError;
+use crate::study::source::senseless;
 
 /// The name of the device, inside the namespace.
 const DEVICE: &str = "lab0";
@@ -27,6 +29,8 @@ const DEVICE: &str = "lab0";
 const DEVICE_QUEUE: u32 = 10_000;
 /// Where the kernel says which congestion control its TCP has unless told otherwise.
 const CONGESTION: &str = "/proc/sys/net/ipv4/tcp_congestion_control";
+/// Where it says which there are.
+const CONGESTIONS: &str = "/proc/sys/net/ipv4/tcp_available_congestion_control";
 /// What is set in a namespace: no IPv6, whose own talk would only be dropped, and no memory of earlier connections.
 const SETTINGS: [(&str, &str); 2] = [
     ("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1"),
@@ -38,6 +42,7 @@ const STACK_BYTES: usize = 1 << 20;
 /// A node's namespace. Dropped, it ends its thread, and everything that runs on it.
 #[derive(Debug)]
 pub struct Place {
+    plan: Plan,
     handle: Handle,
     stop: Option<oneshot::Sender<()>>,
     thread: Option<thread::JoinHandle<()>>,
@@ -49,6 +54,8 @@ struct Plan {
     node: usize,
     /// Its neighbours, and the largest packet towards each.
     neighbours: Vec<(usize, usize)>,
+    /// The largest packet towards any of them at any time.
+    largest: usize,
     congestion: String,
 }
 
@@ -67,17 +74,23 @@ impl Place {
                 neighbours.push((low, back.mtu));
             }
         }
+        let events = trial.scenario.event.iter();
+        let later = events.flat_map(|event| [event.link.mtu, event.back.mtu]);
+        let later = later.flatten().map(usize::from);
+        let now = neighbours.iter().map(|(_, mtu)| *mtu);
         let plan = Plan {
             node,
+            largest: now.chain(later).max().unwrap_or(1_500),
             neighbours,
             congestion: congestion.to_owned(),
         };
+        let theirs = plan.clone();
         let (made, is_made) = std::sync::mpsc::sync_channel(1);
         let thread = thread::Builder::new()
             .name(format!("lab-{node}"))
             .stack_size(STACK_BYTES)
             .spawn(move || {
-                let (runtime, device) = match inhabit(&plan) {
+                let (runtime, device) = match inhabit(&theirs) {
                     Ok(place) => place,
                     Err(error) => {
                         let _ = made.send(Err(error));
@@ -98,6 +111,7 @@ impl Place {
             .map_err(|_| anyhow!("the thread of a place has ended"))?;
         let (handle, stop, device) = made.with_context(|| format!("no place for node {node}"))?;
         let place = Self {
+            plan,
             handle,
             stop: Some(stop),
             thread: Some(thread),
@@ -117,6 +131,16 @@ impl Place {
         self.spawn(work)
             .await
             .context("the place of a node has ended")?
+    }
+
+    /// Changes how long packets to a neighbour may be.
+    ///
+    /// # Errors
+    ///
+    /// The system refuses.
+    pub async fn set_mtu(&self, neighbour: usize, mtu: usize) -> anyhow::Result<()> {
+        let script = format!("route change {}\n", route(&self.plan, neighbour, mtu));
+        self.run(async move { configure(&script) }).await
     }
 
     /// Begins something inside the namespace.
@@ -153,8 +177,10 @@ fn inhabit(plan: &Plan) -> anyhow::Result<(tokio::runtime::Runtime, SyncDevice)>
         // A kernel without IPv6 has nothing to be turned off.
         let _ = std::fs::write(file, value);
     }
-    configure(&script(plan))
-        .with_context(|| format!("with congestion control {:?}", plan.congestion))?;
+    configure(&script(plan)).map_err(|error| match error.to_string().contains("congestion") {
+        true => no_congestion(&plan.congestion).into(),
+        false => error,
+    })?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -166,9 +192,7 @@ fn inhabit(plan: &Plan) -> anyhow::Result<(tokio::runtime::Runtime, SyncDevice)>
 /// the path itself may send more, and learns by loss. It also has the congestion control: as the default of a namespace the
 /// kernel only takes those of net.ipv4.tcp_allowed_congestion_control, which belongs to the whole machine.
 fn script(plan: &Plan) -> String {
-    let congestion = &plan.congestion;
-    let largest = plan.neighbours.iter().map(|(_, mtu)| *mtu).max();
-    let largest = largest.unwrap_or(1_500);
+    let largest = plan.largest;
     let own = address_of(plan.node);
     let mut lines = vec![
         "link set lo up".to_owned(),
@@ -176,12 +200,15 @@ fn script(plan: &Plan) -> String {
         format!("address add {own}/32 dev {DEVICE}"),
     ];
     for (node, mtu) in &plan.neighbours {
-        let to = address_of(*node);
-        lines.push(format!(
-            "route add {to}/32 dev {DEVICE} src {own} mtu {mtu} congctl {congestion}"
-        ));
+        lines.push(format!("route add {}", route(plan, *node, *mtu)));
     }
     lines.join("\n") + "\n"
+}
+
+fn route(plan: &Plan, neighbour: usize, mtu: usize) -> String {
+    let (own, to) = (address_of(plan.node), address_of(neighbour));
+    let congestion = &plan.congestion;
+    format!("{to}/32 dev {DEVICE} src {own} mtu {mtu} congctl {congestion}")
 }
 
 fn configure(script: &str) -> anyhow::Result<()> {
@@ -204,6 +231,16 @@ fn configure(script: &str) -> anyhow::Result<()> {
         bail!("`ip` can't set up a namespace; it says: {first}");
     }
     Ok(())
+}
+
+/// That there is no congestion control of that name, and which there are.
+fn no_congestion(name: &str) -> ScenarioError {
+    let known = std::fs::read_to_string(CONGESTIONS).unwrap_or_default();
+    let known: Vec<&str> = known.split_whitespace().collect();
+    let known = known.join(", ");
+    senseless(format!(
+        "--congestion {name}: this kernel has none of that name; give one of {known}, or load another's module (modprobe tcp_{name})"
+    ))
 }
 
 /// The congestion control that TCP has here unless told otherwise.
@@ -245,6 +282,7 @@ mod tests {
         let plan = Plan {
             node: 1,
             neighbours: vec![(0, 1_500), (2, 1_280)],
+            largest: 1_500,
             congestion: "cubic".to_owned(),
         };
         let script = script(&plan);

@@ -9,11 +9,17 @@ use super::run::Emulation;
 use crate::sim::outcome::{Outcome, Row, percentile};
 use crate::sim::scenario::Scenario;
 
+/// Where one in a hundred packets is given later than this, in milliseconds, the machine is measured, not the protocol: a
+/// hop of the reference link adds less than twice that.
+const BUSY_MS: f64 = 2.0;
+
 /// One seed, in both worlds.
 #[derive(Clone, Debug, Serialize)]
 pub struct Pair {
     /// The seed.
     pub seed: u64,
+    /// Nodes that lied.
+    pub liars: Vec<usize>,
     /// What the simulator says.
     pub simulated: Outcome,
     /// What the processes did.
@@ -29,6 +35,8 @@ pub struct Line {
     pub node: usize,
     /// Whether blocks are submitted there.
     pub source: bool,
+    /// Share of the runs in which it lied.
+    pub lied: f64,
     /// How soon it could have had a block at best: the median.
     pub bound_ms: Option<f64>,
     /// When it had one in the simulator, from the submission: the median; `None`: half of the time never.
@@ -112,9 +120,14 @@ impl Report {
             let differs = line
                 .differs_ms
                 .map_or_else(|| "-".to_owned(), |by| format!("{by:+.1}"));
+            let lied = match line.lied {
+                0.0 => String::new(),
+                1.0 => "  liar".to_owned(),
+                share => format!("  liar in {:.0}%", share * 100.0),
+            };
             let _ = writeln!(
                 text,
-                "{:>6} {:>10} {:>10} {:>10} {differs:>10}",
+                "{:>6} {:>10} {:>10} {:>10} {differs:>10}{lied}",
                 format!("{mark}{}", line.node),
                 millis(line.bound_ms),
                 millis(line.simulated_ms),
@@ -153,6 +166,28 @@ pub fn emulation<'a>(runs: impl Iterator<Item = &'a Emulation> + Clone) -> Strin
         sum(|run| run.packets.lost as f64),
         sum(|run| run.packets.overflowed as f64),
     );
+    let others = [
+        (
+            sum(|run| run.packets.closed as f64),
+            "came to a link that was closed",
+        ),
+        (
+            sum(|run| run.packets.too_long as f64),
+            "were too long for theirs",
+        ),
+    ];
+    for (count, what) in others.into_iter().filter(|(count, _)| *count > 0.0) {
+        let _ = writeln!(
+            text,
+            "           {count:.0} packets {what}, as the scenario says"
+        );
+    }
+    if most(|run| run.late.p99_ms) > BUSY_MS {
+        let _ = writeln!(
+            text,
+            "BUSY       the processors had so much else to do that packets were given late: these times mean little"
+        );
+    }
     let faults = sum(|run| (run.packets.no_room + run.dropped_by_kernel) as f64);
     if faults > 0.0 {
         let _ = writeln!(
@@ -183,6 +218,8 @@ fn line(runs: &[Pair], node: usize) -> Line {
     Line {
         node,
         source: runs.iter().any(source),
+        lied: runs.iter().filter(|run| run.liars.contains(&node)).count() as f64
+            / runs.len().max(1) as f64,
         bound_ms: percentile(&bounds, 50.0),
         simulated_ms,
         measured_ms,
@@ -224,6 +261,7 @@ mod tests {
     fn report(measured: Option<f64>, dropped_by_kernel: u64) -> Report {
         let pair = Pair {
             seed: 1,
+            liars: vec![1],
             simulated: outcome([Some(0.0), Some(60.0)]),
             measured: outcome([Some(5.0), measured]),
             emulation: Emulation {
@@ -245,10 +283,19 @@ mod tests {
             "{table}"
         );
         assert!(
-            table.contains("     1       50.0       60.0       72.5      +12.5"),
+            table.contains("     1       50.0       60.0       72.5      +12.5  liar\n"),
             "{table}"
         );
-        assert!(!table.contains("NOT TRUE"));
+        assert!(!table.contains("NOT TRUE") && !table.contains("BUSY"));
+        assert!(!table.contains("too long"));
+        let mut late = Emulation::default();
+        late.late.p99_ms = 2.5;
+        late.packets.too_long = 3;
+        let text = emulation([late].iter());
+        assert!(
+            text.contains("BUSY") && text.contains(" 3 packets were too long for theirs"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -4,20 +4,20 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context as _, bail};
+use anyhow::bail;
 use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 
 use super::ground::Ground;
 use super::net::Net;
-use super::nodes::{Nodes, Setup};
+use super::nodes::{Answer, Nodes, Setup};
 use super::router::Lateness;
 use super::switch::{Counts, Switch};
 use crate::net::Clock;
 use crate::sim::Trial;
 use crate::sim::outcome::{BlockOutcome, NodeOutcome, NodeTraffic, Outcome};
-use crate::sim::scenario::{EventKind, EventSpec, LinkChange};
+use crate::sim::scenario::{EventKind, EventSpec};
 use crate::time::Time;
 
 /// How far the wall clock may have been set during a run: nodes that start later take it anew.
@@ -108,13 +108,8 @@ struct Played {
     ended: Time,
 }
 
-/// Lets everything happen at its time, until all nodes that count have all blocks, or the limit has passed.
-async fn play(
-    trial: &Trial,
-    net: &Net,
-    nodes: &mut Nodes<'_>,
-    clock: Clock,
-) -> anyhow::Result<Played> {
+/// What is to happen, in order, with its time in ms from the first block.
+fn acts(trial: &Trial) -> Vec<(f64, Act)> {
     let mut acts: Vec<(f64, Act)> = Vec::new();
     // Of two things at the same time events come first, as in the simulator.
     let events = trial.scenario.event.iter();
@@ -123,6 +118,17 @@ async fn play(
         acts.push((block.at.as_secs_f64() * 1e3, Act::Submit(number)));
     }
     acts.sort_by(|one, other| one.0.total_cmp(&other.0));
+    acts
+}
+
+/// Lets everything happen at its time, until all nodes that count have all blocks, or the limit has passed.
+async fn play(
+    trial: &Trial,
+    net: &Net,
+    nodes: &mut Nodes<'_>,
+    clock: Clock,
+) -> anyhow::Result<Played> {
+    let acts = acts(trial);
     let first = acts.first().map_or(0.0, |(at, _)| at.min(0.0));
     let begin = Instant::now();
     let at = |at_ms: f64| begin + Duration::from_secs_f64((at_ms - first) / 1e3);
@@ -141,6 +147,7 @@ async fn play(
         .collect();
     let (answers, mut answered) = mpsc::channel(trial.blocks.len().max(1));
     let mut submitted = BTreeMap::new();
+    let mut calls = 0;
     let mut acts = acts.into_iter().peekable();
     loop {
         let next = acts.peek().map(|(at_ms, _)| at(*at_ms));
@@ -150,28 +157,45 @@ async fn play(
         tokio::select! {
             biased;
             () = sleep_until(next.unwrap_or(end)), if next.is_some() => match acts.next() {
-                Some((_, Act::Submit(number))) => nodes.submit(number, clock, answers.clone())?,
+                Some((_, Act::Submit(number))) => {
+                    nodes.submit(number, clock, answers.clone())?;
+                    calls += 1;
+                }
                 Some((_, Act::Event(event))) => befall(trial, net, nodes, &event).await?,
                 None => {}
             },
             () = sleep_until(end) => break,
-            answer = answered.recv() => if let Some((number, at)) = answer {
-                submitted.insert(number, at?);
+            answer = answered.recv() => if let Some(answer) = answer {
+                submitted.insert(answer.number, submission(trial, nodes, answer)?);
             },
             heard = nodes.listen() => heard?,
         }
     }
     let ended = clock.now();
-    let times = 0..trial.blocks.len();
-    let times = times.map(|number| submitted.remove(&number));
-    let submitted: Option<Vec<Time>> = times.collect();
-    let submitted = submitted.context("a node did not answer when a block was submitted")?;
+    while submitted.len() < calls
+        && let Some(answer) = answered.recv().await
+    {
+        submitted.insert(answer.number, submission(trial, nodes, answer)?);
+    }
+    // A block whose time did not come before the limit was handed in by nobody.
+    let times = (0..trial.blocks.len()).map(|number| submitted.remove(&number));
+    let submitted: Vec<Time> = times.map(|at| at.unwrap_or(ended)).collect();
     let start = submitted.iter().copied().min().unwrap_or(ended);
     Ok(Played {
         submitted,
         start,
         ended,
     })
+}
+
+/// When a block was handed in, or would have been: to a node that has crashed it may not be, as in the simulator.
+fn submission(trial: &Trial, nodes: &Nodes<'_>, answer: Answer) -> anyhow::Result<Time> {
+    let source = trial.blocks.get(answer.number).map(|block| block.source);
+    let lost = source.is_some_and(|source| nodes.has_crashed(source));
+    match answer.taken {
+        Err(error) if !lost => Err(error),
+        _ => Ok(answer.at),
+    }
 }
 
 fn is_done(nodes: &Nodes<'_>, counts: &[Vec<bool>]) -> bool {
@@ -213,14 +237,15 @@ async fn befall(
                 Some([one, other]) => vec![(one, other)],
                 None => trial.plan.edges.clone(),
             };
-            net.router.with(|switch| {
-                for (one, other) in befallen {
-                    let mut change = |way, change: &LinkChange| switch.change(way, change);
-                    change((one, other), &event.link);
-                    change((other, one), &event.link);
-                    change((other, one), &event.back);
+            for (one, other) in befallen {
+                for (way, change) in [
+                    ((one, other), &event.link),
+                    ((other, one), &event.link),
+                    ((other, one), &event.back),
+                ] {
+                    net.change(way, change).await?;
                 }
-            });
+            }
         }
         EventKind::Cut => bail!("the lab has no hand in the kernel's connections"),
     }
@@ -243,9 +268,15 @@ fn outcome(
             .get(number)
             .copied()
             .unwrap_or(played.ended);
+        let whole = |node| {
+            let whole = nodes.whole(node, number);
+            whole.map(|whole| millis(submitted, whole.at))
+        };
+        let whole: Vec<Option<f64>> = (0..trial.plan.nodes).map(whole).collect();
+        let bounds = block.bounds_of(&whole);
         let part = |(node, counts): (usize, bool)| {
             let whole = nodes.whole(node, number);
-            let bound = block.bounds.get(node).copied().flatten();
+            let bound = bounds.get(node).copied().flatten();
             NodeOutcome {
                 counts,
                 whole_ms: whole.map(|whole| millis(submitted, whole.at)),

@@ -9,15 +9,16 @@
 //!   source and receiver (Ford and Fulkerson, "Maximal flow through a network", 1956). For a line it is the former.
 //! - **A swarm**: `max(F/u_s, F/d_min, N·F/(u_s + Σu_i))` for `N` receivers of `F` bytes, an uplink `u_s` of the source,
 //!   uplinks `u_i` and a slowest downlink `d_min` of the receivers (Kumar and Ross, "Peer-assisted file distribution: the
-//!   minimum distribution time", HotWeb 2006), and the delay of the way. Where receivers need different amounts, it is
-//!   taken of those that need no more than the one in question: so many can't have theirs sooner, all of them together.
+//!   minimum distribution time", HotWeb 2006), and the least delay. The last term binds the last receiver alone: of those
+//!   that have the block at all, the one that has it as the k-th has it no sooner than `k·F/(u_s + Σu_i)`, or the sum of
+//!   what the k need that need least ([`ranks`]). Which receiver that is shows in a run ([`ranked`]).
+//! - **Links that change**: each with the least delay and the highest rate that it has from the submission on.
 //!
 //! None of them counts headers of datagrams, acknowledgements, or computing: nobody can have none of these.
 
 mod flow;
 mod network;
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 pub use network::{LinkRate, Network};
@@ -71,24 +72,45 @@ pub fn swarm(source_up: Option<u64>, receivers: &[(u64, Option<u64>, Option<u64>
         .unwrap_or_default()
 }
 
-/// The swarm bound of receivers that need different amounts, by what they need: how soon all can have theirs that need no
-/// more. The others help to send.
-pub fn swarms(
-    source_up: Option<u64>,
-    mut receivers: Vec<(u64, Option<u64>, Option<u64>)>,
-) -> BTreeMap<u64, Duration> {
-    let rate = |rate: Option<u64>| rate.map(|rate| rate as f64);
-    let uplinks = receivers.iter().map(|(_, up, _)| rate(*up));
-    let uplinks = uplinks.chain([rate(source_up)]).sum::<Option<f64>>();
-    receivers.sort_unstable_by_key(|(bytes, ..)| *bytes);
-    let (mut needed, mut slowest) = (0.0, Duration::ZERO);
-    let mut bounds = BTreeMap::new();
-    for (bytes, _, down) in receivers {
-        needed += bytes as f64;
-        slowest = slowest.max(transfer(bytes as f64, rate(down)));
-        let source = transfer(bytes as f64, rate(source_up));
-        // Of those that need the same the last one has the sum of all.
-        bounds.insert(bytes, slowest.max(source).max(transfer(needed, uplinks)));
+/// How soon, without delays, the first, the second and so on of all receivers can have what they need, whichever they
+/// are: so many bytes must have been sent by then, be it by all together. `receivers` are what each needs and its uplink;
+/// empty if anyone can send without limit.
+pub fn ranks(source_up: Option<u64>, receivers: &[(u64, Option<u64>)]) -> Vec<Duration> {
+    let uplinks = receivers.iter().map(|(_, up)| *up).chain([source_up]);
+    let Some(together) = uplinks
+        .map(|rate| rate.map(|rate| rate as f64))
+        .sum::<Option<f64>>()
+    else {
+        return Vec::new();
+    };
+    let mut needs: Vec<u64> = receivers.iter().map(|(bytes, _)| *bytes).collect();
+    needs.sort_unstable();
+    let sent = needs.into_iter().scan(0.0, |sent, bytes| {
+        *sent += bytes as f64;
+        Some(*sent)
+    });
+    sent.map(|bytes| transfer(bytes, Some(together))).collect()
+}
+
+/// The bounds of receivers in a run: what each could do alone (`own`), and not before so many as were whole before it
+/// could be. `whole` says when each was, in any unit; who never was comes after all others. `None`: no receiver.
+pub fn ranked(
+    own: &[Option<Duration>],
+    ranks: &[Duration],
+    whole: &[Option<f64>],
+) -> Vec<Option<Duration>> {
+    let mut bounds = own.to_vec();
+    let at = |node: usize| whole.get(node).copied().flatten().unwrap_or(f64::INFINITY);
+    let mut receivers: Vec<(usize, Duration)> = own
+        .iter()
+        .enumerate()
+        .filter_map(|(node, own)| Some((node, (*own)?)))
+        .collect();
+    receivers.sort_by(|one, other| at(one.0).total_cmp(&at(other.0)).then(one.1.cmp(&other.1)));
+    for ((node, own), rank) in receivers.into_iter().zip(ranks) {
+        if let Some(bound) = bounds.get_mut(node) {
+            *bound = Some(own.max(*rank));
+        }
     }
     bounds
 }

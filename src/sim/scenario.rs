@@ -39,6 +39,7 @@ mod check;
 mod error;
 mod read;
 mod spec;
+mod whole;
 
 pub use error::ScenarioError;
 pub use spec::*;

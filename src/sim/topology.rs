@@ -15,12 +15,12 @@ pub use cities::{CITIES, City};
 use super::scenario::TopologySpec;
 
 /// Links of each node where nothing else is said: as many as Bitcoin Core opens for blocks, `m_max_outbound_full_relay`.
-const DEFAULT_DEGREE: usize = 8;
-const DEFAULT_REWIRE: f64 = 0.1;
+pub(super) const DEFAULT_DEGREE: usize = 8;
+pub(super) const DEFAULT_REWIRE: f64 = 0.1;
 /// A choice: ways along cables are longer than the great circle (1), and round-trip times between cities rarely show more
 /// than twice of it.
-const DEFAULT_STRETCH: f64 = 1.5;
-const DEFAULT_LAST_MILE_MS: f64 = 3.0;
+pub(super) const DEFAULT_STRETCH: f64 = 1.5;
+pub(super) const DEFAULT_LAST_MILE_MS: f64 = 3.0;
 
 /// How nodes are joined; the first is usually the one with the block.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -3,6 +3,7 @@
 
 mod blocks;
 mod mempools;
+mod paths;
 mod places;
 
 use std::collections::BTreeMap;
@@ -12,6 +13,7 @@ use bytes::Bytes;
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
 
+pub(super) use blocks::{DEFAULT_BLOCK, race};
 pub use mempools::{WILD, wild_missing_bytes};
 
 use super::limits::{self, Network};
@@ -21,6 +23,10 @@ use super::scenario::{
 };
 use super::topology::Plan;
 use super::workload::Workload;
+
+/// The delay and the queue of a link of which nothing is said: those of the reference link.
+pub(super) const DEFAULT_DELAY_MS: f64 = 50.0;
+pub(super) const DEFAULT_QUEUE_MS: f64 = 100.0;
 
 /// A resolved scenario with its seed.
 #[derive(Clone, Debug)]
@@ -76,10 +82,19 @@ pub struct PlannedBlock {
     /// For each node the places (from 1; the coinbase at 0 is held by nobody) of the transactions that it lacks, in
     /// order.
     pub lacked: Vec<Vec<u32>>,
-    /// How soon each node can have it at best, from its submission; `None` where no way leads.
+    /// How soon each node can have it at best, from its submission, whatever the others have; `None` where no way leads.
     pub bounds: Vec<Option<Duration>>,
+    /// How soon the first, the second and so on of all nodes can have it, the source being the first.
+    pub ranks: Vec<Duration>,
     /// Bytes that have to cross to each node.
     pub bytes_to_cross: Vec<u64>,
+}
+
+impl PlannedBlock {
+    /// How soon each node can have had it at best, given when each had it (in any unit): see [`limits::ranked`].
+    pub fn bounds_of(&self, whole: &[Option<f64>]) -> Vec<Option<Duration>> {
+        limits::ranked(&self.bounds, &self.ranks, whole)
+    }
 }
 
 impl Trial {
@@ -95,6 +110,7 @@ impl Trial {
             problem,
         };
         let plan = Plan::new(&scenario.topology, seed);
+        scenario.check_joined(&plan)?;
         let mut random = StdRng::seed_from_u64(seed ^ 0x7472_6961_6c00_0000);
         let sources = blocks::sources(scenario);
         let adversaries =
@@ -162,37 +178,16 @@ impl Trial {
         last.is_some_and(|event| event.kind == EventKind::Crash)
     }
 
-    /// The network as the limits see it. Adversaries are in it: what they carry may be true.
-    pub fn network(&self) -> Network {
-        let limited = self
-            .access
-            .iter()
-            .any(|access| access.up_bytes_per_s.is_some() || access.down_bytes_per_s.is_some());
-        let rates = |of: &dyn Fn(&Access) -> Option<u64>| match limited {
-            true => self.access.iter().map(of).collect(),
-            false => Vec::new(),
-        };
-        let mut network = Network {
-            nodes: self.plan.nodes,
-            links: Vec::new(),
-            up: rates(&|access| access.up_bytes_per_s),
-            down: rates(&|access| access.down_bytes_per_s),
-        };
-        for (&(low, high), [forth, back]) in self.plan.edges.iter().zip(&self.links) {
-            network
-                .links
-                .push((low, high, forth.delay, forth.rate_bytes_per_s));
-            network
-                .links
-                .push((high, low, back.delay, back.rate_bytes_per_s));
-        }
-        network
-    }
-
     /// Computes what has to cross, and how soon it can.
     fn bound(&mut self) {
-        let network = self.network();
-        for block in &mut self.blocks {
+        let networks: Vec<Network> = match self.scenario.event.is_empty() {
+            true => vec![self.network(Duration::ZERO)],
+            false => {
+                let blocks = self.blocks.iter();
+                blocks.map(|block| self.network(block.at)).collect()
+            }
+        };
+        for (block, network) in self.blocks.iter_mut().zip(networks.iter().cycle()) {
             let sizes = &block.workload.transactions;
             let size_of = |place: u32| {
                 sizes
@@ -208,6 +203,11 @@ impl Trial {
             };
             block.bytes_to_cross = block.lacked.iter().map(cross).collect();
             block.bounds = network.bounds(block.source, &block.bytes_to_cross);
+            // Without limits of their own nodes send together whatever their links carry.
+            block.ranks = match network.up.is_empty() {
+                true => Vec::new(),
+                false => network.ranks(block.source, &block.bytes_to_cross),
+            };
         }
     }
 }
@@ -218,11 +218,11 @@ impl LinkSpec {
         let rate = rate(self.rate_mbit);
         let queue = match (self.queue_kb, rate) {
             (Some(kilobytes), _) => kilobytes * 1_000.0,
-            (None, Some(rate)) => rate as f64 * self.queue_ms / 1_000.0,
+            (None, Some(rate)) => rate as f64 * self.queue_ms.unwrap_or(DEFAULT_QUEUE_MS) / 1_000.0,
             (None, None) => 0.0,
         };
         LinkOptions {
-            delay: delay.unwrap_or_else(|| millis(self.delay_ms.unwrap_or(50.0))),
+            delay: delay.unwrap_or_else(|| millis(self.delay_ms.unwrap_or(DEFAULT_DELAY_MS))),
             jitter: millis(self.jitter_ms),
             rate_bytes_per_s: rate,
             // A queue holds the packet that it is sending.

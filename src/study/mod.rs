@@ -46,7 +46,7 @@ pub fn sim(options: &SimOptions) -> anyhow::Result<ExitCode> {
         SimCommand::List { json } => list(*json),
         SimCommand::Show(study) => {
             let material = Material::read(&study.scenario, &study.set)?;
-            print(&material.scenario.to_toml()).map(|()| ExitCode::SUCCESS)
+            print(&material.scenario.spelled_out().to_toml()).map(|()| ExitCode::SUCCESS)
         }
         SimCommand::Run(options) => run(options),
         SimCommand::Compare(options) => compare(options),
@@ -130,7 +130,7 @@ fn run(options: &RunOptions) -> anyhow::Result<ExitCode> {
     } else if options.runs.csv {
         run_csv(&runs)
     } else {
-        run_table(&material.scenario, &row, &runs)
+        run_table(&material.scenario, &row, &runs, options.runs.quiet)
     };
     print(&text)?;
     Ok(code)
@@ -160,8 +160,15 @@ fn compare(options: &CompareOptions) -> anyhow::Result<ExitCode> {
     }
     let mut rows = Vec::new();
     let mut clean = true;
-    for material in &materials {
-        for protocol in &protocols {
+    for (number, material) in materials.iter().enumerate() {
+        for (place, protocol) in protocols.iter().enumerate() {
+            progress.begin(format!(
+                "scenario {} of {}, protocol {} of {}: ",
+                number + 1,
+                materials.len(),
+                place + 1,
+                protocols.len()
+            ));
             let runs = run_all(material, *protocol, effort, &progress)?;
             clean &= runs.iter().all(|run| run.violations.is_empty());
             rows.extend(Row::of(&runs));
@@ -207,6 +214,7 @@ fn draw(options: &PlotOptions) -> anyhow::Result<ExitCode> {
         Some(node) => waterfall(&material.scenario, &runs, node)?,
     };
     begun.end(&svg)?;
+    progress.note(&format!("the picture is in {}", options.output.display()));
     Ok(verdict(&runs))
 }
 

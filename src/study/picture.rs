@@ -6,21 +6,36 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 
-/// A file that is open, and as it was before.
+use super::source::senseless;
+
+/// Formats that a picture is not, by the ends of their files' names.
+const OTHERS: [&str; 7] = ["png", "jpg", "jpeg", "gif", "webp", "pdf", "ps"];
+
+/// Where a picture will be.
 pub struct Picture {
+    /// What is no regular file (a pipe, /dev/stdout) is written to as it is.
+    stream: Option<File>,
     path: PathBuf,
-    file: File,
-    /// It was not there before: gone again unless it is written.
-    is_new: bool,
 }
 
-/// Opens the file that a picture will be written to.
+/// Sees that a picture can be written to a file, which stays as it is.
 ///
 /// # Errors
 ///
-/// A folder that is not there, a file that must not be written.
+/// A folder that is not there, a file that must not be written, the name of another format.
 pub fn begin(path: &Path) -> anyhow::Result<Picture> {
     let shown = path.display();
+    let ending = path.extension().and_then(|ending| ending.to_str());
+    if let Some(ending) = ending.filter(|ending| {
+        let ending = ending.to_ascii_lowercase();
+        OTHERS.contains(&ending.as_str())
+    }) {
+        let problem = format!(
+            "--output {shown}: a picture is SVG, not {ending}; give {}",
+            path.with_extension("svg").display()
+        );
+        return Err(senseless(problem).into());
+    }
     let advice = || {
         let folder = path
             .parent()
@@ -35,42 +50,54 @@ pub fn begin(path: &Path) -> anyhow::Result<Picture> {
             _ => format!("can't write {shown}; give another file to --output"),
         }
     };
-    let is_new = !path.exists();
-    let file = OpenOptions::new().append(true).create(true).open(path);
+    if !path.exists() {
+        let picture = Picture {
+            stream: None,
+            path: path.to_owned(),
+        };
+        // That of a picture, gone at once: nothing is left if the run is ended.
+        File::create(picture.beside())
+            .and_then(|_| std::fs::remove_file(picture.beside()))
+            .with_context(advice)?;
+        return Ok(picture);
+    }
+    let file = OpenOptions::new()
+        .append(true)
+        .open(path)
+        .with_context(advice)?;
+    let is_regular = file.metadata().is_ok_and(|about| about.is_file());
     Ok(Picture {
-        file: file.with_context(advice)?,
-        path: path.to_owned(),
-        is_new,
+        stream: (!is_regular).then_some(file),
+        // Of a link the file that it leads to.
+        path: path.canonicalize().with_context(advice)?,
     })
 }
 
 impl Picture {
-    /// Writes the picture in place of what was there.
+    /// The file that becomes the picture once it is whole.
+    fn beside(&self) -> PathBuf {
+        let mut name = self.path.file_name().unwrap_or_default().to_owned();
+        name.push(format!(".{}.part", std::process::id()));
+        self.path.with_file_name(name)
+    }
+
+    /// Writes the picture in place of what was there: all of it, or nothing.
     ///
     /// # Errors
     ///
     /// No room, or the like.
-    pub fn end(mut self, svg: &str) -> anyhow::Result<()> {
-        // What is no regular file (a pipe, /dev/stdout) has no length to cut off.
-        if self.file.metadata().is_ok_and(|about| about.is_file()) {
-            self.file
-                .set_len(0)
-                .with_context(|| format!("can't write {}", self.path.display()))?;
-        }
-        self.file
-            .write_all(svg.as_bytes())
-            .with_context(|| format!("can't write {}", self.path.display()))?;
-        self.is_new = false;
-        Ok(())
-    }
-}
-
-impl Drop for Picture {
-    fn drop(&mut self) {
-        if self.is_new {
-            // It is empty; that it stays is a pity, no failure.
-            let _ = std::fs::remove_file(&self.path);
-        }
+    pub fn end(self, svg: &str) -> anyhow::Result<()> {
+        let beside = self.beside();
+        let written = match self.stream {
+            Some(mut stream) => stream.write_all(svg.as_bytes()),
+            None => std::fs::write(&beside, svg)
+                .and_then(|()| std::fs::rename(&beside, &self.path))
+                .inspect_err(|_| {
+                    // That half of it stays is a pity, no further failure.
+                    let _ = std::fs::remove_file(&beside);
+                }),
+        };
+        written.with_context(|| format!("can't write {}", self.path.display()))
     }
 }
 
@@ -89,6 +116,16 @@ mod tests {
         assert_eq!(std::fs::read_to_string(&path).expect("there"), "<svg/>");
         begin(&path).expect("again").end("<g/>").expect("written");
         assert_eq!(std::fs::read_to_string(&path).expect("there"), "<g/>");
+        let begun = begin(&folder.path().join("new.svg")).expect("it can be written");
+        let names = std::fs::read_dir(folder.path()).expect("ours");
+        assert_eq!(names.count(), 1, "a run that is ended leaves nothing");
+        drop(begun);
+        let other = begin(&folder.path().join("a.PNG")).err().expect("no SVG");
+        assert!(
+            other.to_string().contains("is SVG, not PNG; give ")
+                && other.to_string().ends_with("a.svg"),
+            "{other}"
+        );
         let none = begin(&folder.path().join("b/a.svg"))
             .err()
             .expect("no folder");

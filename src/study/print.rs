@@ -92,17 +92,20 @@ pub fn compare_csv(rows: &[Row]) -> String {
     text
 }
 
-/// What came of a scenario: how it was, all runs together, and the first of them one by one.
-pub fn run_table(scenario: &Scenario, row: &Row, runs: &[Outcome]) -> String {
-    let mut text = format!("{}: {}\n\n", scenario.name, scenario.about);
-    for line in scenario
-        .to_toml()
-        .lines()
-        .filter(|line| !line.starts_with("about = "))
-    {
-        let _ = writeln!(text, "  {line}");
+/// What came of a scenario: how it was, unless only that is to be said which came of it; all runs together, and the first
+/// of them one by one.
+pub fn run_table(scenario: &Scenario, row: &Row, runs: &[Outcome], briefly: bool) -> String {
+    let mut text = String::new();
+    if !briefly {
+        let _ = writeln!(text, "{}: {}\n", scenario.name, scenario.about);
+        for line in scenario.changes_to_toml().lines() {
+            let _ = writeln!(text, "  {line}");
+        }
+        text.push_str(
+            "\n  # All else has its default; `blocktorrent sim show` prints every key.\n\n",
+        );
     }
-    let _ = writeln!(text, "\n{}", compare_table(std::slice::from_ref(row)));
+    let _ = writeln!(text, "{}", compare_table(std::slice::from_ref(row)));
     let _ = writeln!(
         text,
         "{:>20} {:>12} {:>12} {:>12} {:>12} {:>12}  trace",
@@ -130,12 +133,34 @@ pub fn run_table(scenario: &Scenario, row: &Row, runs: &[Outcome]) -> String {
     if runs.len() > LISTED_RUNS {
         let _ = writeln!(text, "{:>20} {} more", "and", runs.len() - LISTED_RUNS);
     }
+    if row.complete_share == 0.0 {
+        let _ = writeln!(text, "\nNothing arrived: {}.", obstacle(scenario));
+    }
     for run in runs {
         for violation in &run.violations {
             let _ = writeln!(text, "seed {}: {violation}", run.seed);
         }
     }
     text
+}
+
+/// Why a block may have come to nobody.
+fn obstacle(scenario: &Scenario) -> String {
+    let link = &scenario.link;
+    if link.loss >= 1.0 {
+        return "link.loss is 1, so that no datagram passes, nor anything of TCP".to_owned();
+    }
+    if link.back.loss.is_some_and(|loss| loss >= 1.0) {
+        return "link.back.loss is 1, so that nothing comes back and no connection is made"
+            .to_owned();
+    }
+    let seconds = scenario.limit.seconds;
+    match scenario.event.is_empty() {
+        true => format!("limit.seconds, which is {seconds}, was over before"),
+        false => format!(
+            "what happens on the way ([[event]]) left no way, or limit.seconds, which is {seconds}, was over before"
+        ),
+    }
 }
 
 /// Every node of every run.
@@ -225,6 +250,27 @@ mod tests {
             Some(11)
         );
         assert!(csv.contains(",2.25,,0.9,"));
+    }
+
+    #[test]
+    fn a_run_says_what_is_not_as_usual_and_why_nothing_came() {
+        let dead = "name = 'dead'\n[link]\nloss = 1.0";
+        let dead = Scenario::from_toml("dead", dead).expect("it makes sense");
+        let none = Row {
+            complete_share: 0.0,
+            ..row()
+        };
+        let text = run_table(&dead, &none, &[], false);
+        assert!(
+            text.contains("  loss = 1.0\n") && !text.contains("burst"),
+            "{text}"
+        );
+        assert!(text.contains("Nothing arrived: link.loss is 1"), "{text}");
+        let text = run_table(&dead, &row(), &[], true);
+        assert!(
+            text.starts_with("scenario ") && !text.contains("Nothing"),
+            "{text}"
+        );
     }
 
     #[test]

@@ -2,8 +2,8 @@
 
 use std::io::{IsTerminal as _, Write as _};
 use std::num::{NonZeroU32, NonZeroUsize};
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -21,6 +21,8 @@ pub struct Progress {
     speaks: bool,
     on_terminal: bool,
     last: Mutex<Instant>,
+    /// What of all this is, before what is told.
+    part: Mutex<String>,
 }
 
 impl Progress {
@@ -30,7 +32,13 @@ impl Progress {
             speaks,
             on_terminal: std::io::stderr().is_terminal(),
             last: Mutex::new(Instant::now()),
+            part: Mutex::default(),
         }
+    }
+
+    /// Says which part of all begins: it stands before what is told from now on.
+    pub fn begin(&self, part: String) {
+        *self.part.lock().unwrap_or_else(PoisonError::into_inner) = part;
     }
 
     /// Says a line that stays.
@@ -50,10 +58,12 @@ impl Progress {
         };
         if self.speaks && last.elapsed() >= EVERY {
             *last = Instant::now();
+            let part = self.part.lock().unwrap_or_else(PoisonError::into_inner);
+            let line = format!("{part}{}", line());
             // That nobody reads there is no failure.
             let _ = match self.on_terminal {
-                true => write!(std::io::stderr(), "\r\x1b[K{}", line()),
-                false => writeln!(std::io::stderr(), "{}", line()),
+                true => write!(std::io::stderr(), "\r\x1b[K{line}"),
+                false => writeln!(std::io::stderr(), "{line}"),
             };
         }
     }
@@ -126,7 +136,11 @@ pub fn run_all(
                 return results;
             }
             let result = run_one(material, protocol, index, progress, &done);
-            done.fetch_add(1, Ordering::Relaxed);
+            let runs = 1 + done.fetch_add(1, Ordering::Relaxed);
+            progress.tell(|| {
+                let (scenario, protocol) = (&material.scenario.name, protocol.name());
+                format!("{scenario}, {protocol}: {runs} of {count} runs done")
+            });
             if result.is_err() {
                 next.store(count, Ordering::Relaxed);
             }

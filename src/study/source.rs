@@ -32,7 +32,7 @@ pub struct Material {
 /// A complaint about what was asked for, not about the machine.
 pub fn senseless(problem: String) -> ScenarioError {
     ScenarioError {
-        file: "sim".to_owned(),
+        file: String::new(),
         line: None,
         problem,
     }
@@ -125,9 +125,18 @@ fn read_scenario(name: &str) -> anyhow::Result<(String, PathBuf)> {
         return Err(senseless(format!("{name} is a folder; give a scenario in it")).into());
     }
     if name.is_empty() || !path.exists() {
-        let problem = format!(
-            "no scenario and no file is called {name:?}; `blocktorrent sim list` lists the scenarios"
-        );
+        let names = standard::STANDARD.iter().map(|(known, _)| *known);
+        let apart = |known: &&str| match known.starts_with(name) {
+            true => 0,
+            false => strsim::damerau_levenshtein(known, name),
+        };
+        let nearest = names.min_by_key(apart);
+        let near = nearest.filter(|known| apart(known) <= 3 && name.len() > 3);
+        let advice = match near {
+            Some(known) => format!("did you mean {known}? `blocktorrent sim list` lists them all"),
+            None => "`blocktorrent sim list` lists the scenarios".to_owned(),
+        };
+        let problem = format!("no scenario and no file is called {name:?}; {advice}");
         return Err(senseless(problem).into());
     }
     let bytes = bounded(path, MAX_SCENARIO_BYTES)?;
@@ -138,6 +147,12 @@ fn read_scenario(name: &str) -> anyhow::Result<(String, PathBuf)> {
 
 fn bounded(path: &Path, most: u64) -> anyhow::Result<Vec<u8>> {
     let shown = path.display();
+    // Of what is none one might wait for the end for ever.
+    if path.metadata().is_ok_and(|about| !about.is_file()) {
+        let problem =
+            format!("{shown} is no regular file; give one, or write its content into one");
+        return Err(senseless(problem).into());
+    }
     let file = File::open(path).with_context(|| format!("can't read {shown}"))?;
     let mut bytes = Vec::new();
     let read = file.take(most + 1).read_to_end(&mut bytes);
@@ -203,6 +218,18 @@ mod tests {
             unknown.contains("line 1: no key is called `blok` here; did you mean `block`?"),
             "{unknown}"
         );
-        assert!(problem("no-such").contains("`blocktorrent sim list`"));
+        assert!(problem("no-such").ends_with("; `blocktorrent sim list` lists the scenarios"));
+        for (name, near) in [
+            ("warm-99-loss", "warm-99-loss-"),
+            ("cold-loss-l", "cold-loss-"),
+            ("partitoin", "partition?"),
+        ] {
+            let problem = problem(name);
+            assert!(
+                problem.contains(&format!("did you mean {near}")),
+                "{problem}"
+            );
+        }
+        assert!(problem("/dev/null").contains("is no regular file"));
     }
 }

@@ -48,15 +48,17 @@ fn run_all(options: &SwarmOptions, progress: &Progress) -> Vec<SwarmReport> {
     let (from, to) = options.seeds;
     let processors = thread::available_parallelism().map_or(1, usize::from);
     let threads = options.threads.map_or(processors, usize::from);
-    let (next, done) = (AtomicU64::new(from), AtomicU64::new(0));
+    // Counted from 0: behind the last seeds that there are, a seed would come to be the first one again.
+    let (next, done) = (AtomicU64::new(0), AtomicU64::new(0));
     let failed = AtomicU64::new(0);
     let work = || {
         let mut reports = Vec::new();
         loop {
-            let seed = next.fetch_add(1, Ordering::Relaxed);
-            if seed >= to {
+            let index = next.fetch_add(1, Ordering::Relaxed);
+            if index >= to - from {
                 return reports;
             }
+            let seed = from + index;
             let report = run_one(seed);
             done.fetch_add(1, Ordering::Relaxed);
             if !report.violations.is_empty() {
@@ -160,9 +162,9 @@ mod tests {
     #[test]
     fn threads_change_nothing_and_a_failure_names_its_command() {
         let quiet = Progress::new(false);
-        let run = |threads| {
+        let run = |seeds, threads| {
             let options = SwarmOptions {
-                seeds: (3, 7),
+                seeds,
                 threads: Some(threads),
                 json: false,
                 quiet: true,
@@ -170,8 +172,14 @@ mod tests {
             };
             run_all(&options, &quiet)
         };
-        let mut reports = run(1);
-        assert_eq!(reports, run(3));
+        let mut reports = run((3, 7), 1);
+        assert_eq!(reports, run((3, 7), 3));
+        // The last seeds that there are, by more threads than seeds.
+        let last: Vec<u64> = run((u64::MAX - 2, u64::MAX), 3)
+            .iter()
+            .map(|report| report.seed)
+            .collect();
+        assert_eq!(last, [u64::MAX - 2, u64::MAX - 1]);
         reports[2].violations.push("it burns".to_owned());
         let text = table(&reports, 1.0);
         assert!(text.contains("failed: blocktorrent sim swarm --seeds 5 ("));

@@ -1,5 +1,6 @@
 //! One bitcoind as a process: started, called, and ended.
 
+use std::fs::File;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
@@ -8,6 +9,7 @@ use anyhow::{Context as _, bail};
 use serde_json::Value;
 use tokio::io::{AsyncBufReadExt as _, BufReader};
 use tokio::process::{Child, Command};
+use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 use super::super::nodes::dies_with_lab;
@@ -17,6 +19,8 @@ use crate::node::demo::rpc::Rpc;
 
 /// How long a bitcoind may take to start, on a machine that is busy.
 const START_TIME: Duration = Duration::from_secs(60);
+/// How long one that is killed may take to be gone.
+const END_TIME: Duration = Duration::from_secs(5);
 /// Ports of every bitcoind, each in a namespace of its own.
 pub const P2P_PORT: u16 = 18_444;
 const RPC_PORT: u16 = 18_443;
@@ -28,6 +32,8 @@ pub struct Bitcoind {
     /// Where it answers; from inside its place alone.
     pub rpc: Rpc,
     folder: PathBuf,
+    /// Reads its log until it, and all that it started, has ended.
+    ended: JoinHandle<()>,
 }
 
 impl Bitcoind {
@@ -44,6 +50,9 @@ impl Bitcoind {
     ) -> anyhow::Result<Self> {
         let folder = root.join(format!("bitcoind-{node}"));
         std::fs::create_dir(&folder).with_context(|| format!("can't make {}", folder.display()))?;
+        let errors = root.join(format!("bitcoind-{node}.err"));
+        let stderr =
+            File::create(&errors).with_context(|| format!("can't write {}", errors.display()))?;
         let (executable, theirs) = (executable.to_owned(), folder.clone());
         let started = async move {
             let mut words = dies_with_lab().into_iter();
@@ -54,7 +63,7 @@ impl Bitcoind {
                 .args(arguments(&theirs, node))
                 .stdin(Stdio::null())
                 .stdout(Stdio::piped())
-                .stderr(Stdio::null())
+                .stderr(stderr)
                 .process_group(0)
                 .kill_on_drop(true);
             let mut child = command.spawn().context("can't start it")?;
@@ -68,16 +77,26 @@ impl Bitcoind {
                 {
                     Some(line) if line.contains("Done loading") => break,
                     Some(line) => last = line,
-                    None => bail!("it has ended; it says: {last}"),
+                    None => {
+                        let said = std::fs::read_to_string(&errors).unwrap_or_default();
+                        let said = said.lines().rfind(|line| !line.trim().is_empty());
+                        bail!("it has ended; it says: {}", said.unwrap_or(&last))
+                    }
                 }
             }
             // Its log goes on, and must be read; the file has it, too.
-            tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
-            Ok(child)
+            let ended =
+                tokio::spawn(async move { while let Ok(Some(_)) = lines.next_line().await {} });
+            Ok((child, ended))
         };
-        let child = place.run(started).await?;
+        let (child, ended) = place.run(started).await?;
         let rpc = Rpc::new(([127, 0, 0, 1], RPC_PORT).into(), &folder.join("regtest"))?;
-        Ok(Self { child, rpc, folder })
+        Ok(Self {
+            child,
+            rpc,
+            folder,
+            ended,
+        })
     }
 
     /// Calls a method, from inside its place.
@@ -100,6 +119,8 @@ impl Bitcoind {
     /// Ends it at once: there is nothing to be saved.
     pub async fn end(&mut self) {
         self.child.kill().await.ok();
+        // What is killed is what holds it; it follows at once.
+        let _ = timeout(END_TIME, &mut self.ended).await;
     }
 
     /// How its relay reaches it, as `--bitcoind` takes it.

@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use super::block::DemoBlock;
 use super::child::{Heard, NodeProcess, Program};
 use super::message::News;
-use super::plan::{Plan, warm};
+use super::plan::{Links, Plan, warm};
 use super::progress::Progress;
 use super::rpc::Rpc;
 use crate::cli::DemoOptions;
@@ -245,8 +245,8 @@ fn is_joined(plan: &Plan, progress: &Progress, node: usize) -> bool {
 fn settling_time(plan: &Plan, options: &DemoOptions) -> Duration {
     let most = (0..plan.nodes).map(|node| plan.neighbours(node).count());
     let most = most.max().unwrap_or(1) as f64;
-    let sending_s = options
-        .rate
+    let sending_s = Links::new(options)
+        .rate_mbit
         .map_or(0.0, |mbit| most * PROBE_BYTES * 8.0 / mbit / 1e6);
     let losing_s = match options.loss {
         0.0 => 0.0,
@@ -279,7 +279,7 @@ fn flags(options: &DemoOptions, plan: &Plan, block: &DemoBlock, node: usize) -> 
     if options.delay > 0.0 {
         add("emulate-delay-ms", options.delay.to_string());
     }
-    if let Some(rate) = options.rate {
+    if let Some(rate) = Links::new(options).rate_mbit {
         add("emulate-rate-mbit", rate.to_string());
     }
     let seed = options.seed.wrapping_mul(64).wrapping_add(node as u64);

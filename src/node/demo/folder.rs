@@ -20,11 +20,28 @@ impl Folder {
     ///
     /// The system refuses.
     pub fn new(kind: &str, keep: bool) -> anyhow::Result<Self> {
+        Self::at(Self::place(kind)?, keep)
+    }
+
+    /// Where a new folder may be.
+    ///
+    /// # Errors
+    ///
+    /// The system has no randomness.
+    pub fn place(kind: &str) -> anyhow::Result<PathBuf> {
         let random = SysRng
             .try_next_u32()
             .map_err(|error| anyhow!("the system has no randomness: {error}"))?;
         let name = format!("blocktorrent-{kind}-{}-{random:08x}", std::process::id());
-        let path = std::env::temp_dir().join(name);
+        Ok(std::env::temp_dir().join(name))
+    }
+
+    /// Makes a folder at such a place.
+    ///
+    /// # Errors
+    ///
+    /// The system refuses, or there is something.
+    pub fn at(path: PathBuf, keep: bool) -> anyhow::Result<Self> {
         let mut builder = std::fs::DirBuilder::new();
         #[cfg(unix)]
         std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);

@@ -9,6 +9,7 @@
 //!
 //! - [`plan`]: who is connected to whom, who lies, the bound; [`block`]: the block, and what makes nodes take it
 //! - [`folder`], [`child`], [`fleet`]: files and processes; [`rpc`]: calls; [`message`]: lines that nodes write
+//! - [`interrupts`]: the signals that end it
 //! - [`progress`]: how far each node is; [`paint`], [`screen`]: how that looks; [`report`], [`table`]: what came of it
 //!
 //! Progress is told by the nodes, never asked for. Whatever way the demo ends, its nodes end: they are asked to,
@@ -19,6 +20,7 @@ pub mod block;
 pub mod child;
 pub mod fleet;
 pub mod folder;
+pub mod interrupts;
 pub mod message;
 pub mod paint;
 pub mod plan;
@@ -38,6 +40,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 use self::block::DemoBlock;
 use self::fleet::Fleet;
 use self::folder::Folder;
+use self::interrupts::Interrupts;
 use self::paint::grouped;
 use self::plan::{Links, Plan};
 use self::progress::Progress;
@@ -54,8 +57,6 @@ const PATIENCE: f64 = 10.0;
 const GATHER_TIME: Duration = Duration::from_secs(30);
 /// Lines of each log that are shown after a failure.
 const LOG_LINES: usize = 3;
-/// The exit code after Ctrl-C, as shells have it.
-pub const INTERRUPTED: u8 = 130;
 
 /// Runs the demo. The exit code says whether every honest node holds the identical block.
 ///
@@ -84,13 +85,16 @@ pub fn run(options: &DemoOptions) -> anyhow::Result<ExitCode> {
             block: &block,
         };
         let outcome = tokio::select! {
-            outcome = demo.play(&mut fleet, &mut screen) => Some(outcome),
-            () = interrupts.first() => None,
+            outcome = demo.play(&mut fleet, &mut screen) => Ok(outcome),
+            code = interrupts.first() => Err(code),
         };
         fleet.end().await;
-        let Some(outcome) = outcome else {
-            screen.print("\ninterrupted\n");
-            return Ok(ExitCode::from(INTERRUPTED));
+        let outcome = match outcome {
+            Ok(outcome) => outcome,
+            Err(code) => {
+                screen.print("\ninterrupted\n");
+                return Ok(ExitCode::from(code));
+            }
         };
         if !outcome.as_ref().is_ok_and(|report| report.all_complete) {
             folder.keep();
@@ -143,17 +147,14 @@ impl Demo<'_> {
         }
         screen.say("joining them, and measuring the paths", &progress);
         fleet.join(plan, options, &mut progress).await?;
-        let links = Links {
-            delay_ms: options.delay,
-            rate_mbit: options.rate,
-            loss_percent: options.loss,
-        };
+        let links = Links::new(options);
         let bound_ms = report::bound_of_all(plan, links, block, &shares);
         let before = report::read_counters(fleet, plan.nodes).await?;
         screen.say("relaying", &progress);
         let limit = Duration::from_secs_f64(bound_ms * PATIENCE / 1e3).max(LEAST_TIME);
         let status = match self.relay(fleet, screen, &mut progress, limit).await? {
-            true => "done: ✗ counts what was refused".to_owned(),
+            true if progress.has_refused() => "done: ✗ counts what was refused".to_owned(),
+            true => "done".to_owned(),
             false => format!("given up after {} s", limit.as_secs()),
         };
         screen.finish(&status, &progress);
@@ -222,7 +223,7 @@ impl Demo<'_> {
         if options.delay > 0.0 {
             links.push(format!("{} ms one way", options.delay));
         }
-        if let Some(rate) = options.rate {
+        if let Some(rate) = Links::new(options).rate_mbit {
             links.push(format!("{rate} Mbit/s"));
         }
         if options.loss > 0.0 {
@@ -259,58 +260,5 @@ fn show_logs(fleet: &Fleet) {
         for line in lines {
             complain(&format!("  {line}"));
         }
-    }
-}
-
-/// SIGINT and SIGTERM. They are watched for before there is anything that one of them would leave behind.
-#[cfg(unix)]
-#[derive(Debug)]
-pub struct Interrupts([tokio::signal::unix::Signal; 2]);
-
-#[cfg(unix)]
-impl Interrupts {
-    /// Begins to watch, on the runtime that is entered.
-    ///
-    /// # Errors
-    ///
-    /// The system refuses.
-    pub fn watch() -> anyhow::Result<Self> {
-        use tokio::signal::unix::{SignalKind, signal};
-        let watch = |kind| signal(kind).context("can't watch signals");
-        Ok(Self([
-            watch(SignalKind::interrupt())?,
-            watch(SignalKind::terminate())?,
-        ]))
-    }
-
-    /// Returns when one has come, be it before this was called.
-    pub async fn first(&mut self) {
-        let Self([interrupt, terminate]) = self;
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-        }
-    }
-}
-
-/// Ctrl-C.
-#[cfg(not(unix))]
-#[derive(Debug)]
-pub struct Interrupts;
-
-#[cfg(not(unix))]
-impl Interrupts {
-    /// Begins to watch.
-    ///
-    /// # Errors
-    ///
-    /// None.
-    pub fn watch() -> anyhow::Result<Self> {
-        Ok(Self)
-    }
-
-    /// Returns when it has come.
-    pub async fn first(&mut self) {
-        tokio::signal::ctrl_c().await.ok();
     }
 }

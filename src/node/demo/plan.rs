@@ -146,6 +146,17 @@ pub struct Links {
     pub loss_percent: f64,
 }
 
+impl Links {
+    /// Those that the options ask for.
+    pub fn new(options: &DemoOptions) -> Self {
+        Self {
+            delay_ms: options.delay,
+            rate_mbit: (options.rate > 0.0).then_some(options.rate),
+            loss_percent: options.loss,
+        }
+    }
+}
+
 /// The time below which no relay can bring the block to a node, in milliseconds:
 ///
 /// ```text
@@ -194,7 +205,7 @@ mod tests {
             warm: 0.0,
             loss: 0.0,
             delay: 0.0,
-            rate: None,
+            rate: 0.0,
             push: None,
             json: false,
             keep: false,

@@ -1,6 +1,6 @@
 //! How far each node is, from what the nodes tell. Pure.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::message::{News, node_of};
 
@@ -102,6 +102,11 @@ impl Progress {
         }
     }
 
+    /// Whether any node has refused anything.
+    pub fn has_refused(&self) -> bool {
+        self.nodes.iter().any(|node| !node.refused.is_empty())
+    }
+
     /// Milliseconds from the hand-over to `t_us`.
     pub fn since_handed_ms(&self, t_us: Option<u64>) -> Option<f64> {
         let elapsed = t_us?.saturating_sub(self.handed_us?);
@@ -118,6 +123,19 @@ impl NodeProgress {
                 .get(&session)
                 .map_or(Origin::Unknown, |node| Origin::Node(*node)),
         }
+    }
+
+    /// Nodes whose data came over TCP, as far as is known: UDP did not get through from them.
+    pub fn by_tcp(&self) -> BTreeSet<usize> {
+        let way = |udp: bool| {
+            let sessions = self.up.iter().filter(move |(_, is_udp)| **is_udp == udp);
+            sessions.filter_map(|(session, _)| self.sessions.get(session).copied())
+        };
+        let by_udp: BTreeSet<usize> = way(true).collect();
+        let given = self.sources();
+        way(false)
+            .filter(|node| !by_udp.contains(node) && given.contains_key(&Origin::Node(*node)))
+            .collect()
     }
 
     /// Chunks that are here.
@@ -184,5 +202,13 @@ mod tests {
         assert_eq!(node.sources(), sources);
         assert_eq!(progress.since_handed_ms(node.first_chunk_us), Some(2.0));
         assert_eq!(progress.since_handed_ms(node.complete_us), Some(6.0));
+        assert_eq!(node.by_tcp(), BTreeSet::from([0]));
+        let udp = |udp| News::Path { session: 9, udp };
+        progress.hear(1, 8_000, &udp(true));
+        assert_eq!(progress.nodes()[1].by_tcp(), BTreeSet::new());
+        assert!(!progress.has_refused());
+        let reason = "leaf".to_owned();
+        progress.hear(1, 9_000, &News::Refused { session: 9, reason });
+        assert!(progress.has_refused());
     }
 }

@@ -1,6 +1,6 @@
 //! What came of a demo: the object of `--json`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use anyhow::Context as _;
 use serde::Serialize;
@@ -69,6 +69,8 @@ pub struct NodeReport {
     pub chunks_forwarded_before_complete: u64,
     /// Chunks by the node that they came from, or that guided the choice from the cache.
     pub sources: BTreeMap<String, u32>,
+    /// Nodes whose data came over TCP, as UDP did not get through.
+    pub by_tcp: BTreeSet<usize>,
     /// What was refused, by reason.
     pub refused: BTreeMap<String, u64>,
 }
@@ -205,6 +207,7 @@ async fn ask(
         report.first_chunk_ms = progress.since_handed_ms(here.first_chunk_us).map(rounded);
         report.complete_ms = progress.since_handed_ms(here.complete_us).map(rounded);
         report.chunks = here.filled();
+        report.by_tcp = here.by_tcp();
         let name = |(origin, count): (Origin, u32)| match origin {
             Origin::Own => None,
             Origin::Node(node) => Some((node.to_string(), count)),

@@ -186,6 +186,7 @@ fn row(paint: Paint, progress: &Progress, node: usize, lies: bool, bar: usize) -
     let word = match (node, lies, refused) {
         (0, ..) => paint.faint("source"),
         (_, true, _) => paint.alarming("liar"),
+        (_, _, 0) if !here.by_tcp().is_empty() => paint.faint("by TCP"),
         (_, _, 0) => String::new(),
         (_, _, refused) => paint.alarming(&format!("✗{refused}")),
     };

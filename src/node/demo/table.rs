@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 
 use super::paint::{Paint, grouped};
 use super::report::{NodeReport, Report};
+use crate::relay::Refusal;
 
 /// Columns before the last one, whose content may take several lines.
 const BEFORE_LAST: usize = 63;
@@ -15,7 +16,7 @@ const COLUMNS: usize = 80;
 pub fn table(report: &Report, paint: Paint) -> String {
     let mut text = String::from("\n");
     let head = format!(
-        " {:<6}{:>10}{:>10}{:>9}{:>9}{:>7}{:>8}   {}",
+        " {:<8}{:>8}{:>10}{:>9}{:>9}{:>7}{:>8}   {}",
         "node", "first ms", "whole ms", "kB in", "kB out", "asked", "early", "chunks from"
     );
     let _ = writeln!(text, "{}", paint.bold(&head));
@@ -36,15 +37,31 @@ pub fn table(report: &Report, paint: Paint) -> String {
         .filter_map(|node| node.complete_ms)
         .fold(0.0, f64::max);
     let outcome = match report.all_complete {
-        true => format!(
-            "All {honest} honest nodes hold the identical block after {last:.1} ms.\nNo relay could be below {:.1} ms (hops x delay + bytes / rate).",
-            report.bound_ms
-        ),
+        true => {
+            let bound = match report.bound_ms > 0.0 {
+                true => format!(
+                    "\nNo relay could be below {:.1} ms (hops x delay + bytes / rate).",
+                    report.bound_ms
+                ),
+                // Without delay and rate there is none that would say anything.
+                false => String::new(),
+            };
+            format!("All {honest} honest nodes hold the identical block after {last:.1} ms.{bound}")
+        }
         false => paint.alarming(&format!(
             "Only {holding} of {honest} honest nodes hold the identical block."
         )),
     };
     let _ = writeln!(text, "{outcome}");
+    let by_tcp = report.nodes.iter().filter(|node| !node.by_tcp.is_empty());
+    let by_tcp: Vec<String> = by_tcp.map(|node| node.id.to_string()).collect();
+    if !by_tcp.is_empty() {
+        let _ = writeln!(
+            text,
+            "By TCP, as UDP did not get through: nodes {}.",
+            by_tcp.join(", ")
+        );
+    }
     let legend = "early: chunks of which something was sent on before the block was whole here";
     let _ = writeln!(text, "{}", paint.faint(legend));
     text
@@ -57,11 +74,12 @@ fn row(node: &NodeReport, paint: Paint) -> String {
         (0, _) => "-".to_owned(),
         (_, chunks) => format!("{}/{chunks}", node.chunks_forwarded_before_complete),
     };
-    let name = format!("{:<6}", node.id);
+    let liar = if node.honest { "" } else { " liar" };
+    let name = format!("{:<8}", format!("{}{liar}", node.id));
     let mut lines = String::new();
     let _ = write!(
         lines,
-        " {}{:>10}{:>10}{:>9}{:>9}{:>7}{early:>8}   ",
+        " {}{:>8}{:>10}{:>9}{:>9}{:>7}{early:>8}   ",
         paint.node(node.id, &name),
         time(node.first_chunk_ms),
         time(node.complete_ms),
@@ -70,8 +88,9 @@ fn row(node: &NodeReport, paint: Paint) -> String {
         node.requests,
     );
     lines.push_str(&folded(&words(node), paint));
-    if !node.refused.is_empty() {
-        let refused = format!("       refused: {}", counts(&node.refused));
+    let refused = scored(&node.refused);
+    if !refused.is_empty() {
+        let refused = format!("       refused: {}", counts(&refused));
         let _ = writeln!(lines, "{}", paint.alarming(&refused));
     }
     lines
@@ -88,9 +107,7 @@ fn words(node: &NodeReport) -> Vec<String> {
             .iter()
             .map(|(peer, count)| format!("{peer}:{count}")),
     );
-    if !node.honest {
-        words.push("(liar)".to_owned());
-    } else if !node.identical {
+    if node.honest && !node.identical {
         words.push("INCOMPLETE".to_owned());
     }
     words
@@ -120,6 +137,19 @@ fn folded(words: &[String], paint: Paint) -> String {
     text
 }
 
+/// What was refused because its sender could have known better. Other things are ordinary, such as a datagram that crossed
+/// the end of its session.
+fn scored(refused: &BTreeMap<String, u64>) -> BTreeMap<String, u64> {
+    let costs = |reason: &str| {
+        let mut all = Refusal::ALL.iter();
+        all.any(|refusal| refusal.name() == reason && refusal.cost() > 0)
+    };
+    let scored = refused.iter().filter(|(reason, _)| costs(reason));
+    scored
+        .map(|(reason, count)| (reason.clone(), *count))
+        .collect()
+}
+
 fn counts(counts: &BTreeMap<String, u64>) -> String {
     let counts: Vec<String> = counts
         .iter()
@@ -147,10 +177,13 @@ mod tests {
             chunks: 131,
             chunks_forwarded_before_complete: 131,
             sources: (0..9).map(|peer| (peer.to_string(), 15)).collect(),
-            refused: BTreeMap::from([("leaf".to_owned(), 5)]),
+            refused: ["leaf", "connection-id"]
+                .map(|reason| (reason.to_owned(), 5))
+                .into(),
+            by_tcp: (0..id % 2).collect(),
             ..NodeReport::default()
         };
-        let report = Report {
+        let mut report = Report {
             block: BlockReport {
                 hash: String::new(),
                 bytes: 0,
@@ -166,6 +199,14 @@ mod tests {
             "{text}"
         );
         assert!(text.contains("Only 3 of 4 honest nodes") && text.contains("INCOMPLETE"));
-        assert!(text.contains("refused: leaf 5") && text.contains("(liar)"));
+        assert!(text.contains("refused: leaf 5\n") && text.contains("\n 3 liar "));
+        assert!(text.contains("UDP did not get through: nodes 1, 3.\n"));
+        assert!(!text.contains("No relay could be"));
+        report.all_complete = true;
+        let text = table(&report, Paint { colours: false });
+        assert!(text.contains("No relay could be below 1.0 ms"), "{text}");
+        report.bound_ms = 0.0;
+        let text = table(&report, Paint { colours: false });
+        assert!(!text.contains("No relay could be"), "{text}");
     }
 }

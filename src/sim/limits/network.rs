@@ -1,11 +1,11 @@
 //! The bounds of every node of a network.
 
 use std::cmp::Reverse;
-use std::collections::{BTreeMap, BinaryHeap};
+use std::collections::BinaryHeap;
 use std::time::Duration;
 
 use super::flow::{FlowNetwork, UNLIMITED};
-use super::{swarms, transfer};
+use super::{ranks, transfer};
 
 /// Nodes up to which the narrowest cut is computed; beyond it, the cuts around source and receiver stand for it, which
 /// gives a lower bound too, and in networks without a bottleneck the same.
@@ -13,6 +13,23 @@ const EXACT_NODES: usize = 64;
 
 /// One direction of a link: from, to, one-way delay, rate in bytes per second if there is a limit.
 pub type LinkRate = (usize, usize, Duration, Option<u64>);
+
+/// What leaves and enters each node at most, in bytes per second.
+struct Ends {
+    out: Vec<f64>,
+    within: Vec<f64>,
+}
+
+impl Ends {
+    fn flow(&self, source: usize, node: usize) -> f64 {
+        let at = |sums: &[f64], node: usize| sums.get(node).copied().unwrap_or(UNLIMITED);
+        at(&self.out, source).min(at(&self.within, node))
+    }
+}
+
+fn limit(rate: Option<u64>) -> f64 {
+    rate.map_or(UNLIMITED, |rate| rate as f64)
+}
 
 /// Links and access rates, for bounds.
 #[derive(Clone, Debug, Default)]
@@ -28,34 +45,69 @@ pub struct Network {
 }
 
 impl Network {
-    /// How soon each node can have what it needs: `bytes` for each node, all from `source`. `None` for those that no
-    /// way leads to. The source needs no time.
+    /// How soon each node can have what it needs, whatever the others have: `bytes` for each node, all from `source`.
+    /// `None` for those that no way leads to. The source needs no time.
     pub fn bounds(&self, source: usize, bytes: &[u64]) -> Vec<Option<Duration>> {
-        let delays = self.least_delays(source);
-        let receivers: Vec<_> = (0..self.nodes)
-            .filter(|&node| node != source)
-            .filter(|&node| delays.get(node).is_some_and(Option::is_some))
-            .map(|node| {
-                let needs = bytes.get(node).copied().unwrap_or(0);
-                (needs, self.sends(node), self.takes(node))
-            })
-            .collect();
-        let together = match self.up.is_empty() {
-            true => BTreeMap::new(),
-            false => swarms(self.sends(source), receivers),
-        };
+        let ends = (self.nodes > EXACT_NODES).then(|| self.ends());
         let bound = |(node, delay): (usize, &Option<Duration>)| {
             let delay = (*delay)?;
             if node == source {
                 return Some(Duration::ZERO);
             }
             let needs = bytes.get(node).copied().unwrap_or(0);
-            let flow = self.flow(source, node);
-            let alone = transfer(needs as f64, (flow != UNLIMITED).then_some(flow));
-            let together = together.get(&needs).copied().unwrap_or_default();
-            Some(delay + alone.max(together))
+            let flow = match &ends {
+                Some(ends) => ends.flow(source, node),
+                None => self.flow(source, node),
+            };
+            Some(delay + transfer(needs as f64, (flow != UNLIMITED).then_some(flow)))
         };
-        delays.iter().enumerate().map(bound).collect()
+        self.least_delays(source)
+            .iter()
+            .enumerate()
+            .map(bound)
+            .collect()
+    }
+
+    /// How soon the first, the second and so on of all that have it at all can have it, the source at 0 as the first:
+    /// nothing arrives before the least delay of any way, and then no more than all together can send.
+    pub fn ranks(&self, source: usize, bytes: &[u64]) -> Vec<Duration> {
+        let delays = self.least_delays(source);
+        let reached: Vec<(usize, Duration)> = delays
+            .iter()
+            .enumerate()
+            .filter(|(node, _)| *node != source)
+            .filter_map(|(node, delay)| Some((node, (*delay)?)))
+            .collect();
+        let receivers: Vec<_> = reached
+            .iter()
+            .map(|&(node, _)| (bytes.get(node).copied().unwrap_or(0), self.sends(node)))
+            .collect();
+        let least = reached.iter().map(|(_, delay)| *delay).min();
+        let sent = ranks(self.sends(source), &receivers);
+        let sent = sent
+            .into_iter()
+            .map(|sent| least.unwrap_or_default() + sent);
+        [Duration::ZERO].into_iter().chain(sent).collect()
+    }
+
+    /// What the links and the access of each node carry, on either side.
+    fn ends(&self) -> Ends {
+        let mut ends = Ends {
+            out: vec![0.0; self.nodes],
+            within: vec![0.0; self.nodes],
+        };
+        for &(near, far, _, rate) in &self.links {
+            for (sums, node) in [(&mut ends.out, near), (&mut ends.within, far)] {
+                if let Some(sum) = sums.get_mut(node) {
+                    *sum += limit(rate);
+                }
+            }
+        }
+        for (node, (out, within)) in ends.out.iter_mut().zip(&mut ends.within).enumerate() {
+            *out = out.min(limit(self.sends(node)));
+            *within = within.min(limit(self.takes(node)));
+        }
+        ends
     }
 
     fn sends(&self, node: usize) -> Option<u64> {
@@ -90,18 +142,8 @@ impl Network {
         least
     }
 
-    /// The most bytes per second that can flow from `source` to `node`.
+    /// The most bytes per second that can flow from `source` to `node`: the narrowest cut.
     fn flow(&self, source: usize, node: usize) -> f64 {
-        let limit = |rate: Option<u64>| rate.map_or(UNLIMITED, |rate| rate as f64);
-        if self.nodes > EXACT_NODES {
-            let sum = |end: fn(&LinkRate) -> usize, at: usize| {
-                let links = self.links.iter().filter(|link| end(link) == at);
-                links.map(|link| limit(link.3)).sum::<f64>()
-            };
-            let out = sum(|link| link.0, source).min(limit(self.sends(source)));
-            let within = sum(|link| link.1, node).min(limit(self.takes(node)));
-            return out.min(within);
-        }
         // What a node takes and what it sends have limits of their own: it is entered at `3 * node`, there at
         // `3 * node + 1`, and left at `3 * node + 2`.
         let mut network = FlowNetwork::new(3 * self.nodes);

@@ -74,6 +74,47 @@ fn a_network_is_bound_by_its_narrowest_cut() {
     assert_eq!(network.bounds(0, &[3_000_000; 4])[3], None);
 }
 
+#[test]
+fn a_large_network_is_bound_at_its_ends_as_a_small_one_is() {
+    // A ring, whose narrowest cuts are around source and receiver.
+    let ring = |nodes: usize| {
+        let mut network = Network {
+            nodes,
+            up: vec![Some(3_000_000); nodes],
+            down: vec![Some(1_500_000); nodes],
+            ..Network::default()
+        };
+        for node in 0..nodes {
+            let next = (node + 1) % nodes;
+            for (from, to) in [(node, next), (next, node)] {
+                network.links.push((from, to, DELAY, Some(1_000_000)));
+            }
+        }
+        network.bounds(0, &vec![3_000_000; nodes])
+    };
+    assert_eq!(ring(200)[..30], ring(60)[..30]);
+}
+
+#[test]
+fn who_is_whole_later_is_bound_by_those_before() {
+    let millis = |list: [u64; 4]| list.map(Duration::from_millis);
+    let own = millis([0, 10, 10, 40]).map(Some);
+    let ranks = millis([0, 5, 20, 30]);
+    let bounds = |whole: [Option<f64>; 4]| ranked(&own, &ranks, &whole);
+    let whole = [Some(0.0), Some(25.0), Some(12.0), Some(50.0)];
+    assert_eq!(bounds(whole), millis([0, 20, 10, 40]).map(Some));
+    // Who never has it comes last.
+    let whole = [Some(0.0), None, Some(60.0), Some(50.0)];
+    assert_eq!(bounds(whole), millis([0, 30, 20, 40]).map(Some));
+    let unreached = [own[0], None, own[2], own[3]];
+    let whole = [Some(0.0), None, Some(60.0), Some(50.0)];
+    assert_eq!(
+        ranked(&unreached, &ranks, &whole),
+        [own[0], None, Some(Duration::from_millis(20)), own[3]]
+    );
+    assert_eq!(ranked(&own, &[], &whole), own);
+}
+
 /// The narrowest cut, by trying all of them.
 fn narrowest(nodes: usize, arcs: &[(usize, usize, u32)]) -> u64 {
     (0..1_u32 << nodes)
@@ -131,23 +172,39 @@ proptest! {
         prop_assert!((bound / expected - 1.0).abs() < 1e-6, "{bound} {expected}");
     }
 
+    /// Whatever the order in which receivers are served, one after the other or side by side, none of them is sooner
+    /// than its rank says; and the last is bound as the swarm is.
     #[test]
-    fn who_needs_less_waits_for_nobody_who_needs_more(
+    fn ranks_bind_every_order_of_receivers(
         source in 1u64..1_000,
-        receivers in prop::collection::vec((0u64..20, 1u64..1_000, 1u64..1_000), 1..9),
+        receivers in prop::collection::vec((0u64..20, 1u64..1_000), 1..9),
+        side_by_side in any::<bool>(),
     ) {
-        let given: Vec<_> = receivers.iter().map(|&(bytes, up, down)| (bytes, Some(up), Some(down))).collect();
-        let bounds = swarms(Some(source), given);
-        for &(needs, ..) in &receivers {
-            // The others need nothing, and send all the same.
-            let alike: Vec<_> = receivers
-                .iter()
-                .map(|&(bytes, up, down)| (if bytes <= needs { bytes } else { 0 }, up, down))
-                .collect();
-            let expected = swarm_by_sets(source, &alike);
-            let bound = bounds[&needs].as_secs_f64();
-            prop_assert!((bound - expected).abs() < 1e-6 * expected.max(1e-3), "{bound} {expected}");
+        let given: Vec<_> = receivers.iter().map(|&(bytes, up)| (bytes, Some(up))).collect();
+        let bounds = ranks(Some(source), &given);
+        let together = (source + receivers.iter().map(|(_, up)| up).sum::<u64>()) as f64;
+        // At best all uplinks send all the time, and whoever is served is served by all of them.
+        let mut whole = Vec::new();
+        let (mut time, mut before) = (0.0, 0);
+        let mut needs: Vec<u64> = receivers.iter().map(|(bytes, _)| *bytes).collect();
+        if side_by_side {
+            needs.sort_unstable();
         }
+        let count = needs.len();
+        for (place, need) in needs.into_iter().enumerate() {
+            time += match side_by_side {
+                true => ((need - before) * (count - place) as u64) as f64 / together,
+                false => need as f64 / together,
+            };
+            before = need;
+            whole.push(time);
+        }
+        for (whole, bound) in whole.iter().zip(&bounds) {
+            prop_assert!(*whole + 1e-6 >= bound.as_secs_f64(), "{whole} {bound:?}");
+        }
+        let (last, bound) = (whole[count - 1], bounds[count - 1].as_secs_f64());
+        prop_assert!((last - bound).abs() < 1e-6, "{last} {bound}");
+        prop_assert!(ranks(None, &given).is_empty());
     }
 
     #[test]

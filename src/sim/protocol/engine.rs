@@ -304,6 +304,12 @@ fn block_outcome(
 ) -> BlockOutcome {
     let submitted = start + block.at;
     let since = |at: Time| in_millis(at - submitted);
+    let whole = |node| {
+        let completion = world.completion(node, &block.workload);
+        completion.map(|completion| since(completion.at))
+    };
+    let whole: Vec<Option<f64>> = (0..counts.len()).map(whole).collect();
+    let bounds = block.bounds_of(&whole);
     let of = |(node, &counts): (usize, &bool)| {
         let completion = world.completion(node, &block.workload);
         let chunks = world.chunks(node).iter();
@@ -311,7 +317,7 @@ fn block_outcome(
         NodeOutcome {
             counts,
             whole_ms: completion.map(|completion| since(completion.at)),
-            bound_ms: block.bounds.get(node).copied().flatten().map(in_millis),
+            bound_ms: bounds.get(node).copied().flatten().map(in_millis),
             bytes_to_cross: block.bytes_to_cross.get(node).copied().unwrap_or(0),
             request_free: completion.is_some_and(|completion| completion.requests == 0),
             pieces: chunks

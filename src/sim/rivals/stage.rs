@@ -7,7 +7,7 @@ use rand::rngs::StdRng;
 
 use super::super::outcome::{BlockOutcome, NodeOutcome, NodeTraffic, Outcome, Piece, PieceSource};
 use super::super::protocol::Progress;
-use super::super::trial::Trial;
+use super::super::trial::{PlannedBlock, Trial};
 use super::network::Network;
 use crate::time::Time;
 
@@ -137,6 +137,20 @@ impl<'t> Stage<'t> {
         let trial = self.trial;
         let blocks = trial.blocks.iter().enumerate();
         let millis = |duration: Duration| duration.as_secs_f64() * 1_000.0;
+        let bounds_of = |(number, block): (usize, &PlannedBlock)| {
+            let marks = self
+                .marks
+                .get(number)
+                .map(Vec::as_slice)
+                .unwrap_or_default();
+            let whole = marks.iter().map(|mark| mark.whole);
+            let whole: Vec<Option<f64>> = whole
+                .map(|whole| whole.map(|(at, _)| millis(at - self.start)))
+                .collect();
+            block.bounds_of(&whole)
+        };
+        let bounds: Vec<Vec<Option<Duration>>> =
+            trial.blocks.iter().enumerate().map(bounds_of).collect();
         let part = |number: usize, node: usize| {
             let planned = trial.blocks.get(number);
             let submitted = self.start + planned.map_or(Duration::ZERO, |block| block.at);
@@ -147,12 +161,12 @@ impl<'t> Stage<'t> {
                 index: 0,
                 from: from.map_or(PieceSource::Own, PieceSource::Node),
             };
-            let bound = planned.and_then(|block| block.bounds.get(node).copied().flatten());
+            let bound = bounds.get(number).and_then(|list| list.get(node));
             let cross = planned.and_then(|block| block.bytes_to_cross.get(node));
             NodeOutcome {
                 counts: self.counts.get(number).is_some_and(|list| list[node]),
                 whole_ms: mark.whole.map(|(at, _)| millis(at - submitted)),
-                bound_ms: bound.map(millis),
+                bound_ms: bound.copied().flatten().map(millis),
                 bytes_to_cross: cross.copied().unwrap_or(0),
                 request_free: mark.whole.is_some() && mark.requests == 0,
                 pieces: mark.whole.map(piece).into_iter().collect(),

@@ -1,6 +1,10 @@
 //! What numbers make sense, alone and together.
 
-use super::super::topology::Topology;
+use std::collections::BTreeSet;
+
+use super::super::topology::{Plan, Topology};
+use super::super::trial::DEFAULT_QUEUE_MS;
+use super::error::ScenarioError;
 use super::spec::{BlockSpec, EventKind, EventSpec, LinkChange, LinkSpec, Overlap, Scenario};
 
 /// Nodes of a world at most: each has an address of its own in 10/8, and an engine of some hundred kB.
@@ -17,6 +21,9 @@ const MAX_TRANSACTIONS: u32 = 1_000_000;
 
 /// Blocks of a scenario at most: a week of them, which is in memory at once.
 const MAX_BLOCKS: u32 = 1_008;
+
+/// Neighbours of a node that an error names: enough to choose from.
+const NEIGHBOURS_NAMED: usize = 8;
 
 /// What does not make sense, and where.
 pub(super) struct Fault {
@@ -118,7 +125,57 @@ impl Scenario {
         for (index, event) in self.event.iter().enumerate() {
             self.check_event(&format!("event.{index}"), event)?;
         }
-        self.check_adversaries()
+        self.check_adversaries()?;
+        match self.topology.kind {
+            Topology::Line | Topology::Ring | Topology::Star | Topology::Mesh => {
+                self.joined(&Plan::new(&self.topology, 0))
+            }
+            // Who is joined to whom depends on the seed.
+            Topology::Regular | Topology::SmallWorld | Topology::Geographic => Ok(()),
+        }
+    }
+
+    /// Whether all links that are named are there, in the network of a seed.
+    pub(in super::super) fn check_joined(&self, plan: &Plan) -> Result<(), ScenarioError> {
+        self.joined(plan).map_err(|fault| ScenarioError {
+            file: self.name.clone(),
+            line: None,
+            problem: format!("{}: {}", fault.key, fault.advice),
+        })
+    }
+
+    fn joined(&self, plan: &Plan) -> Result<(), Fault> {
+        let paths = self.path.iter().map(|path| path.between).enumerate();
+        let paths = paths.map(|(index, ends)| (format!("path.{index}.between"), ends));
+        let events = self.event.iter().enumerate();
+        let events = events
+            .filter_map(|(index, event)| Some((format!("event.{index}.between"), event.between?)));
+        let mut named = paths.chain(events).peekable();
+        if named.peek().is_none() {
+            return Ok(());
+        }
+        let edges: BTreeSet<(usize, usize)> = plan.edges.iter().copied().collect();
+        for (key, [one, other]) in named {
+            if !edges.contains(&(one.min(other), one.max(other))) {
+                let neighbours = edges.iter().filter_map(|&(low, high)| match one {
+                    _ if low == one => Some(high.to_string()),
+                    _ if high == one => Some(low.to_string()),
+                    _ => None,
+                });
+                let neighbours: Vec<String> = neighbours.take(NEIGHBOURS_NAMED).collect();
+                return fault(
+                    key,
+                    format!(
+                        "nodes {one} and {other} are not joined; {one} is joined to {}",
+                        match neighbours.is_empty() {
+                            true => "none".to_owned(),
+                            false => neighbours.join(", "),
+                        }
+                    ),
+                );
+            }
+        }
+        Ok(())
     }
 
     fn check_topology(&self) -> Result<(), Fault> {
@@ -145,6 +202,9 @@ impl Scenario {
                     "topology.degree",
                     "leave it out, or let `kind` be regular, small-world or geographic",
                 );
+            }
+            if topology.nodes == 1 {
+                return fault("topology.degree", "leave it out: one node has no links");
             }
             counted("topology.degree", degree, 1, (topology.nodes - 1).min(512))?;
             if topology.kind == Topology::SmallWorld && degree % 2 != 0 {
@@ -199,13 +259,24 @@ impl Scenario {
                 );
             }
         }
+        if self.link.queue_ms.is_some() && self.link.queue_kb.is_some() {
+            return two_queues("link");
+        }
         check_link("link", &self.link)?;
-        check_link("link.back", &self.link.changed(&self.link.back))?;
+        check_change("link.back", &self.link, &self.link.back)?;
+        let mut before = BTreeSet::new();
         for (index, path) in self.path.iter().enumerate() {
             let key = format!("path.{index}");
+            let [one, other] = path.between;
             self.ends(&format!("{key}.between"), path.between)?;
-            check_link(&format!("{key}.link"), &self.link.changed(&path.link))?;
-            check_link(&format!("{key}.back"), &self.link.changed(&path.back))?;
+            if !before.insert((one.min(other), one.max(other))) {
+                return fault(
+                    format!("{key}.between"),
+                    format!("nodes {one} and {other} have a path already; write all of it there"),
+                );
+            }
+            check_change(&format!("{key}.link"), &self.link, &path.link)?;
+            check_change(&format!("{key}.back"), &self.link, &path.back)?;
         }
         Ok(())
     }
@@ -230,6 +301,12 @@ impl Scenario {
                 return fault(
                     "block.bytes",
                     format!("give a number from 100 to {MAX_BLOCK_BYTES}"),
+                );
+            }
+            if *transactions == Some(1) {
+                return fault(
+                    "block.bytes",
+                    "leave it out, or give more transactions: a block of one has the coinbase alone, of some 250 bytes",
                 );
             }
             if let Some(transactions) = *transactions
@@ -302,6 +379,13 @@ impl Scenario {
                 "name the nodes, as in nodes = [2, 3]",
             );
         }
+        let befallen: BTreeSet<usize> = event.nodes.iter().copied().collect();
+        if event.kind == EventKind::Partition && befallen.len() == self.topology.nodes {
+            return fault(
+                format!("{key}.nodes"),
+                "leave some out: all nodes together are cut off from nobody",
+            );
+        }
         if !wants_nodes && !event.nodes.is_empty() {
             return fault(format!("{key}.nodes"), "leave it out: this kind has none");
         }
@@ -334,13 +418,22 @@ impl Scenario {
     }
 
     fn check_adversaries(&self) -> Result<(), Fault> {
-        let mut count = 0;
+        let mut count: usize = 0;
+        let mut named = BTreeSet::new();
         for (index, adversary) in self.adversary.iter().enumerate() {
-            self.known(&format!("adversary.{index}.nodes"), &adversary.nodes)?;
-            count += match adversary.nodes.len() {
+            let key = format!("adversary.{index}.nodes");
+            self.known(&key, &adversary.nodes)?;
+            if let Some(twice) = adversary.nodes.iter().find(|node| !named.insert(**node)) {
+                return fault(
+                    key,
+                    format!("node {twice} is an adversary already; name each once"),
+                );
+            }
+            let more = match adversary.nodes.len() {
                 0 => adversary.count,
                 named => named,
             };
+            count = count.saturating_add(more);
             let left = self
                 .topology
                 .nodes
@@ -380,7 +473,17 @@ impl Scenario {
     }
 }
 
+fn two_queues<T>(key: &str) -> Result<T, Fault> {
+    fault(
+        format!("{key}.queue_kb"),
+        "leave it out, or `queue_ms`: a link has one queue",
+    )
+}
+
 fn check_change(key: &str, link: &LinkSpec, change: &LinkChange) -> Result<(), Fault> {
+    if change.queue_ms.is_some() && change.queue_kb.is_some() {
+        return two_queues(key);
+    }
     check_link(key, &link.changed(change))
 }
 
@@ -389,7 +492,12 @@ fn check_link(key: &str, link: &LinkSpec) -> Result<(), Fault> {
         ("delay_ms", link.delay_ms.unwrap_or(0.0), 0.0, 60_000.0),
         ("jitter_ms", link.jitter_ms, 0.0, 60_000.0),
         ("rate_mbit", link.rate_mbit, 0.0, 1e6),
-        ("queue_ms", link.queue_ms, 0.1, 60_000.0),
+        (
+            "queue_ms",
+            link.queue_ms.unwrap_or(DEFAULT_QUEUE_MS),
+            0.1,
+            60_000.0,
+        ),
         ("queue_kb", link.queue_kb.unwrap_or(2.0), 2.0, 1e7),
         ("loss", link.loss, 0.0, 1.0),
         ("burst", link.burst, 1.0, 10_000.0),

@@ -37,22 +37,39 @@ impl Scenario {
         };
         let mut scenario: Self = toml::from_str(text).map_err(fail)?;
         if !changes.is_empty() {
-            let mut table: toml::Table = toml::from_str(text).map_err(fail)?;
+            let Apart { mut seed, mut rest } = toml::from_str(text).map_err(fail)?;
             for (key, value) in changes {
-                let changed = set(&mut table, key, parsed(value));
-                let read = changed.and_then(|()| {
-                    Self::deserialize(table.clone()).map_err(|error| plain(error.message()))
-                });
-                scenario = read.map_err(|problem| ScenarioError {
+                let problem_of = |problem| ScenarioError {
                     file: format!("--set {}", shown(key)),
                     line: None,
                     problem,
-                })?;
+                };
+                if key == "seed" {
+                    seed = Some(value.parse().map_err(|_| problem_of(advice_for("u64")))?);
+                    continue;
+                }
+                let changed = set(&mut rest, key, parsed(value));
+                let read = changed.and_then(|()| {
+                    Self::deserialize(rest.clone()).map_err(|error| plain(error.message()))
+                });
+                scenario = read.map_err(problem_of)?;
             }
+            scenario.seed = seed.unwrap_or(scenario.seed);
         }
-        scenario
-            .check()
-            .map_err(|fault| ScenarioError::at_key(file, text, &fault.key, &fault.advice))?;
+        scenario.check().map_err(|fault| {
+            // The table above a key that was set may be at fault, or a key below it.
+            let blamed = changes.iter().rfind(|(key, _)| {
+                fault.key.starts_with(key.as_str()) || key.starts_with(&fault.key)
+            });
+            match blamed {
+                Some((key, _)) => ScenarioError {
+                    file: format!("--set {}", shown(key)),
+                    line: None,
+                    problem: format!("{}: {}", fault.key, fault.advice),
+                },
+                None => ScenarioError::at_key(file, text, &fault.key, &fault.advice),
+            }
+        })?;
         Ok(scenario)
     }
 
@@ -84,16 +101,15 @@ impl LinkSpec {
     /// This link with what is different; what `change` does not name stays. A queue in ms takes the place of one in
     /// kB, and the other way round.
     pub fn changed(&self, change: &LinkChange) -> Self {
-        let queue_kb = match (change.queue_kb, change.queue_ms) {
-            (Some(kilobytes), _) => Some(kilobytes),
-            (None, Some(_)) => None,
-            (None, None) => self.queue_kb,
+        let (queue_ms, queue_kb) = match (change.queue_ms, change.queue_kb) {
+            (None, None) => (self.queue_ms, self.queue_kb),
+            changed => changed,
         };
         Self {
             delay_ms: change.delay_ms.or(self.delay_ms),
             jitter_ms: change.jitter_ms.unwrap_or(self.jitter_ms),
             rate_mbit: change.rate_mbit.unwrap_or(self.rate_mbit),
-            queue_ms: change.queue_ms.unwrap_or(self.queue_ms),
+            queue_ms,
             queue_kb,
             loss: change.loss.unwrap_or(self.loss),
             burst: change.burst.unwrap_or(self.burst),
@@ -106,6 +122,14 @@ impl LinkSpec {
             back: self.back.clone(),
         }
     }
+}
+
+/// A scenario whose seed is apart: a number of TOML's is signed.
+#[derive(serde::Deserialize)]
+struct Apart {
+    seed: Option<u64>,
+    #[serde(flatten)]
+    rest: toml::Table,
 }
 
 /// A value as TOML has it; what is none is text.
@@ -131,6 +155,16 @@ fn set(table: &mut toml::Table, path: &str, value: toml::Value) -> Result<(), St
     let mut at = table;
     let mut steps = tables.into_iter().flat_map(|tables| tables.split('.'));
     while let Some(step) = steps.next() {
+        let index = steps
+            .clone()
+            .next()
+            .and_then(|index| index.parse::<usize>().ok());
+        if let (Some(index), None) = (index, at.get(step)) {
+            return Err(format!(
+                "there is no {} {index}: the scenario has none; a file can have it",
+                shown(step)
+            ));
+        }
         let mut next = at
             .entry(step)
             .or_insert_with(|| toml::Value::Table(toml::Table::new()));
@@ -199,7 +233,11 @@ const EXPECTED: &[(&str, &str)] = &[
         "usize",
         "give a whole number, 0 or more but not too large, without quotes",
     ),
-    ("u16", "give a whole number from 0 to 65535, without quotes"),
+    // All of these have a range of their own, which the next answer names.
+    (
+        "u16",
+        "give a whole number, not negative and below 65536, without quotes",
+    ),
     ("u8", "give a whole number from 0 to 255, without quotes"),
     ("a string", "give text in quotes"),
     ("a boolean", "give true or false, without quotes"),
@@ -226,13 +264,23 @@ fn plain(message: &str) -> String {
         );
     }
     if let Some(key) = message.strip_prefix("missing field `") {
-        return format!("`{} is missing; add it", shown(key));
+        let example = match key {
+            "kind`" => ", as in kind = \"crash\" of an event, or \"floods\" of an adversary",
+            _ => "",
+        };
+        return format!("`{} is missing; add it{example}", shown(key));
     }
-    let advice = message.rsplit_once(", expected ").and_then(|(_, what)| {
-        let known = EXPECTED.iter().find(|(expected, _)| *expected == what);
-        known.map(|(_, advice)| (*advice).to_owned())
-    });
-    advice.unwrap_or_else(|| shown(message))
+    let expected = message.rsplit_once(", expected ").map(|(_, what)| what);
+    match expected.map(advice_for).filter(|advice| !advice.is_empty()) {
+        Some(advice) => advice,
+        None => shown(message),
+    }
+}
+
+/// What to say where a parser expected something of that name; nothing if that is not known.
+fn advice_for(expected: &str) -> String {
+    let known = EXPECTED.iter().find(|(known, _)| *known == expected);
+    known.map_or(String::new(), |(_, advice)| (*advice).to_owned())
 }
 
 /// What to say of a key that is none, given the list of those that are.

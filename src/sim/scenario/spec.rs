@@ -117,8 +117,9 @@ pub struct LinkSpec {
     pub jitter_ms: f64,
     /// What the link carries, headers included; 0: no limit.
     pub rate_mbit: f64,
-    /// How long the queue before the link is at its rate; what comes when it is full is dropped.
-    pub queue_ms: f64,
+    /// How long the queue before the link is at its rate; what comes when it is full is dropped. Default 100.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub queue_ms: Option<f64>,
     /// The same in kB, instead of `queue_ms`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub queue_kb: Option<f64>,
@@ -150,7 +151,7 @@ impl Default for LinkSpec {
             delay_ms: None,
             jitter_ms: 0.0,
             rate_mbit: 50.0,
-            queue_ms: 100.0,
+            queue_ms: None,
             queue_kb: None,
             loss: 0.0,
             burst: 1.0,

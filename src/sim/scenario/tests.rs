@@ -106,6 +106,10 @@ fn faults_are_named_by_line_and_key_with_what_to_write() {
         ),
         ("[[event]]\nkind = 'heal'", "`at_ms` is missing; add it"),
         (
+            "[[event]]\nat_ms = 1",
+            "`kind` is missing; add it, as in kind = \"crash\"",
+        ),
+        (
             "[topology]\nkind = 'heap'",
             "line 2: kind: `heap` is not known here; write one of line, ring, star,",
         ),
@@ -124,6 +128,46 @@ fn faults_are_named_by_line_and_key_with_what_to_write() {
         (
             "[[path]]\nbetween = [1, 1]",
             "line 2: path.0.between: give two different nodes",
+        ),
+        (
+            "[topology]\nnodes = 3\n[[path]]\nbetween = [0, 2]",
+            "line 4: path.0.between: nodes 0 and 2 are not joined; 0 is joined to 1",
+        ),
+        (
+            "[topology]\nnodes = 3\nkind = 'star'\n[[event]]\nat_ms = 1\nkind = 'cut'\nbetween = [2, 1]",
+            "line 7: event.0.between: nodes 2 and 1 are not joined; 2 is joined to 0",
+        ),
+        (
+            "[[path]]\nbetween = [0, 1]\n[[path]]\nbetween = [1, 0]",
+            "line 4: path.1.between: nodes 1 and 0 have a path already",
+        ),
+        (
+            "[block]\nbytes = 1000000\ntransactions = 1",
+            "line 2: block.bytes: leave it out, or give more transactions",
+        ),
+        (
+            "[link]\nqueue_ms = 100\nqueue_kb = 9",
+            "line 3: link.queue_kb: leave it out, or `queue_ms`",
+        ),
+        (
+            "[[event]]\nat_ms = 1\nkind = 'set-link'\nlink = { queue_ms = 5, queue_kb = 9 }",
+            "line 4: event.0.link.queue_kb: leave it out, or `queue_ms`",
+        ),
+        (
+            "[topology]\nnodes = 5\n[[adversary]]\nkind = 'floods'\nnodes = [1]\n[[adversary]]\nkind = 'withholds'\nnodes = [1]",
+            "line 8: adversary.1.nodes: node 1 is an adversary already",
+        ),
+        (
+            "[topology]\nnodes = 5\n[[adversary]]\nkind = 'floods'\ncount = 18446744073709551615\n[[adversary]]\nkind = 'floods'",
+            "adversary.0: of 5 nodes at most 3 may be",
+        ),
+        (
+            "[[event]]\nat_ms = 1\nkind = 'partition'\nnodes = [1, 0, 1]",
+            "line 4: event.0.nodes: leave some out",
+        ),
+        (
+            "[topology]\nkind = 'regular'\nnodes = 1\ndegree = 1",
+            "line 4: topology.degree: leave it out: one node",
         ),
         ("name = ''", "line 1: name: give 1 to 64 letters"),
         ("name = 'x'\nname = 'y'", "line 2"),
@@ -174,10 +218,50 @@ fn keys_can_be_set_from_outside() {
         ),
         ("name.x", "1", "--set name.x: "),
         ("link.loss", "lots", "--set link.loss: give a number"),
-        ("link.loss", "7", "link.loss: 7 is out of range"),
+        (
+            "link.loss",
+            "7",
+            "--set link.loss: link.loss: 7 is out of range",
+        ),
+        (
+            "topology.nodes",
+            "1",
+            "line 6: event.0.nodes: there is no node 1",
+        ),
+        (
+            "seed",
+            "-1",
+            "--set seed: give a whole number from 0 to 18446744073709551615",
+        ),
+        (
+            "path.0.between",
+            "[0, 1]",
+            "--set path.0.between: there is no path 0",
+        ),
+        (
+            "link.mtu",
+            "-1",
+            "--set link.mtu: give a whole number, not negative",
+        ),
     ] {
         let problem = set(key, value).expect_err(key).to_string();
         assert!(problem.contains(says), "{problem}\n  lacks  {says}");
+    }
+}
+
+#[test]
+fn every_seed_can_be_said() {
+    let text = format!("seed = {}", u64::MAX);
+    let change = |key: &str, value: String| vec![(key.to_owned(), value)];
+    for (changes, seed) in [
+        (Vec::new(), u64::MAX),
+        (change("link.loss", "0.1".to_owned()), u64::MAX),
+        (change("seed", (u64::MAX - 1).to_string()), u64::MAX - 1),
+    ] {
+        let scenario = Scenario::with_changes("s", &text, &changes).expect("valid");
+        assert_eq!(scenario.seed, seed);
+        let again = Scenario::from_toml("again", &scenario.to_toml());
+        assert_eq!(again, Ok(scenario));
     }
 }
 
@@ -222,7 +306,7 @@ fn scenarios() -> impl Strategy<Value = Scenario> {
                 loss: Some(loss),
                 ..LinkChange::default()
             };
-            (EventKind::SetLink, vec![], Some([2, 1]), change)
+            (EventKind::SetLink, vec![], Some([1, 0]), change)
         }),
     ];
     (

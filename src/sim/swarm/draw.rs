@@ -118,7 +118,7 @@ fn link(draw: &mut Draw) -> LinkSpec {
         delay_ms: Some(1.0 + draw.sometimes(0.9, 150.0)),
         jitter_ms: draw.sometimes(0.3, 10.0),
         rate_mbit: 10.0 + draw.sometimes(0.7, 150.0),
-        queue_ms: 40.0 + draw.sometimes(0.7, 300.0),
+        queue_ms: Some(40.0 + draw.sometimes(0.7, 300.0)),
         loss: draw.sometimes(0.6, 0.3),
         burst: 1.0 + draw.sometimes(0.3, 6.0),
         reorder: draw.sometimes(0.4, 0.3),
@@ -138,7 +138,8 @@ fn blocks(draw: &mut Draw, scenario: &mut Scenario) {
     let transactions = draw.of(&[1, 2, 3, 100, 129, 700]).unwrap_or(1);
     block.transactions = Some(transactions);
     let mean = draw.between(150, 800) as u64;
-    block.bytes = Some(u64::from(transactions) * mean + 1_000);
+    // A coinbase alone has the size that it has.
+    block.bytes = (transactions > 1).then(|| u64::from(transactions) * mean + 1_000);
     block.shape = draw
         .of(&[BlockShape::Real, BlockShape::Even, BlockShape::OneGiant])
         .unwrap_or(BlockShape::Real);
@@ -237,7 +238,8 @@ fn trouble(draw: &mut Draw, scenario: &mut Scenario, trial: &Trial) -> u64 {
             (0, ..) => {
                 let nodes: Vec<usize> =
                     (0..trial.plan.nodes).filter(|_| draw.chance(0.4)).collect();
-                if !nodes.is_empty() {
+                // All together are cut off from nobody.
+                if (1..trial.plan.nodes).contains(&nodes.len()) {
                     scenario
                         .event
                         .push(event(begins, EventKind::Partition, &nodes));

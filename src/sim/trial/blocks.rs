@@ -11,7 +11,7 @@ use super::super::workload::Workload;
 use super::{PlannedBlock, millis};
 
 /// Bytes and transactions of the block of the targets.
-const DEFAULT_BLOCK: (u64, u32) = (1_060_000, 2_500);
+pub(in super::super) const DEFAULT_BLOCK: (u64, u32) = (1_060_000, 2_500);
 
 /// Bytes of a transaction with a witness at least: below it there is no room for its parts.
 const LEAST_TRANSACTION: usize = 110;
@@ -41,13 +41,16 @@ pub(super) fn sources(scenario: &Scenario) -> Vec<usize> {
     } = &scenario.block;
     let racing = *racing as usize;
     let places: Vec<usize> = match from.is_empty() {
-        true => (0..racing)
-            .map(|racer| racer * scenario.topology.nodes / racing)
-            .collect(),
+        true => race(racing, scenario.topology.nodes),
         false => from.clone(),
     };
     let all = *count as usize * racing;
     places.into_iter().cycle().take(all).collect()
+}
+
+/// Where so many different blocks are handed in at the same time unless that is said: evenly spread.
+pub(in super::super) fn race(racing: usize, nodes: usize) -> Vec<usize> {
+    (0..racing).map(|racer| racer * nodes / racing).collect()
 }
 
 /// Every block, with nothing said yet of who lacks what.
@@ -79,6 +82,7 @@ pub(super) fn blocks(
             at: every.checked_mul(round).unwrap_or(Duration::MAX),
             lacked: Vec::new(),
             bounds: Vec::new(),
+            ranks: Vec::new(),
             bytes_to_cross: Vec::new(),
         });
     }

@@ -1,3 +1,4 @@
+use super::super::protocol;
 use super::super::topology::Topology;
 use super::*;
 use proptest::prelude::*;
@@ -134,6 +135,73 @@ fn paths_and_ways_back_differ_where_said() {
 }
 
 #[test]
+fn bounds_are_of_the_best_that_links_are_from_the_submission_on() {
+    let bound = |events: &str| {
+        let trial = trial(&format!("[block]\nbytes=625000\n{events}"), 1);
+        let bytes = trial.blocks[0].bytes_to_cross[1] as f64 / 1e3;
+        let bound = trial.blocks[0].bounds[1].expect("joined").as_secs_f64() * 1e3;
+        (bound, bytes)
+    };
+    let event =
+        |at: i32, link: &str| format!("[[event]]\nat_ms={at}\nkind='set-link'\nlink={{{link}}}\n");
+    for (events, delay, kilobytes_per_ms) in [
+        (String::new(), 50.0, 6.25),
+        // Before the block it is as if it had always been so, be it better or worse.
+        (event(-1_000, "delay_ms=5, rate_mbit=500"), 5.0, 62.5),
+        (event(-1_000, "delay_ms=80, rate_mbit=25"), 80.0, 3.125),
+        // Later the better counts.
+        (event(10, "delay_ms=5, rate_mbit=500"), 5.0, 62.5),
+        (event(10, "delay_ms=80, rate_mbit=25"), 50.0, 6.25),
+        (event(10, "rate_mbit=0"), 50.0, f64::INFINITY),
+        (
+            event(9, "rate_mbit=500") + &event(-9, "delay_ms=80"),
+            80.0,
+            62.5,
+        ),
+        (
+            event(-9, "rate_mbit=500") + &event(-8, "rate_mbit=25"),
+            50.0,
+            3.125,
+        ),
+    ] {
+        let (bound, bytes) = bound(&events);
+        let expected = delay + bytes / kilobytes_per_ms;
+        assert!(
+            (bound - expected).abs() < 1e-3,
+            "{events}: {bound} {expected}"
+        );
+    }
+    let one_way = "[topology]\nnodes=3\n[[event]]\nat_ms=1\nkind='set-link'\nbetween=[1,0]\nback={delay_ms=1}\n";
+    let trial = trial(one_way, 1);
+    let delays = trial.network(Duration::ZERO).least_delays(0);
+    let millis = |delay: u64| Some(Duration::from_millis(delay));
+    assert_eq!(delays, [millis(0), millis(1), millis(51)]);
+    assert_eq!(trial.network(Duration::ZERO).least_delays(1)[0], millis(50));
+}
+
+/// Of scenarios that were found to have been beaten: links that get better, and nodes that send little together.
+#[test]
+fn no_protocol_beats_a_bound() {
+    let access = "[access]\nup_mbit=5\n[[access.except]]\nnodes=[0]\nup_mbit=50\n";
+    for text in [
+        format!("[topology]\nnodes=3\n{access}"),
+        format!("[topology]\nnodes=8\nkind='mesh'\n{access}"),
+        "[[event]]\nat_ms=-1000\nkind='set-link'\nlink={delay_ms=5, rate_mbit=500}\n".to_owned(),
+        "[topology]\nnodes=3\n[[event]]\nat_ms=20\nkind='set-link'\nbetween=[0,1]\nlink={delay_ms=5, rate_mbit=0}\n".to_owned(),
+    ] {
+        let trial = trial(&format!("[block]\nbytes=300000\n{text}"), 1);
+        for protocol in protocol::every() {
+            let outcome = protocol.run(&trial, &mut |_| {});
+            assert!(outcome.is_complete(), "{}: {text}", protocol.name());
+            for part in outcome.parts() {
+                let added = part.added_delay_ms().expect("whole");
+                assert!(added > 0.0, "{}: {added} ms, {text}", protocol.name());
+            }
+        }
+    }
+}
+
+#[test]
 fn what_only_shows_when_drawn_is_told() {
     let problem = refused(
         "[block]\nfile='x.raw'",
@@ -148,6 +216,14 @@ fn what_only_shows_when_drawn_is_told() {
         None,
     );
     assert!(problem.contains("handed in at node 0"), "{problem}");
+    let problem = refused(
+        "[topology]\nkind='regular'\nnodes=40\ndegree=3\n[[path]]\nbetween=[0,1]\n[[path]]\nbetween=[0,2]\n[[path]]\nbetween=[0,3]\n[[path]]\nbetween=[0,4]",
+        None,
+    );
+    assert!(
+        problem.contains(".between: nodes 0 and") && problem.contains("are not joined"),
+        "{problem}"
+    );
     let problem = refused(
         "[topology]\nkind='line'\nnodes=4\n[[adversary]]\nkind='alters-transactions'\n[block]\nracing=2\nfrom=[0, 3]",
         None,
