@@ -63,7 +63,7 @@ impl Engine {
             max_datagram: None,
             push_level: Some(push_level),
             max_jobs: Some(super::jobs::MAX_JOBS_PER_PEER as u16),
-            push_budget_datagrams: Some(match eager {
+            push_budget_datagrams: Some(match push_level >= 3 {
                 true => self.needs.budget(self.mempool.len()),
                 false => 0,
             }),
@@ -86,6 +86,9 @@ impl Engine {
 
     /// Tells the eager peers what they may push of the next block, where that has changed by more than a quarter.
     pub(super) fn renew_grants(&mut self) {
+        if self.config.push_level < 3 {
+            return;
+        }
         let datagrams = self.needs.budget(self.mempool.len());
         let bytes = u64::from(datagrams) * u64::from(DEFAULT_MAX_DATAGRAM);
         let sessions = self.sessions.iter().flatten();
