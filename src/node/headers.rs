@@ -130,14 +130,42 @@ impl HeaderBook {
         accepted
     }
 
-    /// Judges headers at `now`, one after the other until one is refused.
+    /// Judges headers of a stranger at `now`, one after the other until one is refused.
     pub fn submit_all(&self, headers: &[Header], now: Time) -> Batch {
+        self.submit_by(headers, now, Headers::accept)
+    }
+
+    /// Judges headers that a node of the operator has told, whose chain is followed, until one is refused.
+    pub fn submit_own(&self, headers: &[Header], now: Time) -> Batch {
+        self.submit_by(headers, now, Headers::accept_own)
+    }
+
+    /// A node of the operator holds this block as its best, if it is known here.
+    pub fn vouch(&self, hash: BlockHash) {
+        let reorg = self.lock().vouch(hash);
+        self.tell_tip();
+        if let Ok(Some(reorg)) = reorg {
+            self.tell_news(reorg.connected.len());
+        }
+    }
+
+    /// Whether a block at this height is recent: to the chain, or to the own node.
+    pub fn in_window(&self, height: u32) -> bool {
+        self.lock().in_window(height)
+    }
+
+    fn submit_by(
+        &self,
+        headers: &[Header],
+        now: Time,
+        accept: fn(&mut Headers, &Header, u32) -> Result<Accepted, HeaderRefusal>,
+    ) -> Batch {
         let now = unix_seconds(now);
         let mut batch = Batch::default();
         {
             let mut chain = self.lock();
             for header in headers {
-                match chain.accept(header, now) {
+                match accept(&mut chain, header, now) {
                     Ok(accepted) => {
                         batch.accepted += 1;
                         batch.fresh += usize::from(!accepted.known);

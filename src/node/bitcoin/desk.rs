@@ -24,6 +24,7 @@ use super::status::NodeStatus;
 use crate::chain::bitcoind::answer::BlockchainInfo;
 use crate::chain::bitcoind::follow::FollowInput;
 use crate::chain::bitcoind::{Nodes, RpcError};
+use crate::chain::headers::RECENT;
 use crate::chain::p2p::connection::Accepted;
 use crate::chain::p2p::{CloseReason, PeerEvent};
 use crate::chain::{Network, Tip};
@@ -323,7 +324,9 @@ impl Desk {
     }
 
     fn on_tip(&mut self, tip: Tip) {
-        if self.floor.is_some() {
+        if let Some(floor) = &mut self.floor {
+            // The own node's chain may be shorter than one that was followed before.
+            *floor = (*floor).min((tip.height + 1).saturating_sub(RECENT));
             self.hold_missing(tip, super::hold::Patience::RelayMayBring);
         }
         self.is_status_stale = true;

@@ -193,7 +193,13 @@ impl Desk {
 
     fn on_headers(&mut self, number: PeerNumber, kind: Kind, headers: &[Header]) {
         let now = self.now();
-        let batch = self.shared.book.submit_all(headers, now);
+        let book = &self.shared.book;
+        let batch = match kind {
+            Kind::Node(_) => book.submit_own(headers, now),
+            Kind::Relay | Kind::Inbound | Kind::Gossip | Kind::Feeler => {
+                book.submit_all(headers, now)
+            }
+        };
         if batch.fresh > 0
             && let Some(peer) = self.peers.get_mut(number)
         {

@@ -247,7 +247,7 @@ impl Desk {
         let place = self.shared.book.place(hash);
         let within =
             |depth: u32| place.is_none_or(|(height, _)| height.saturating_add(depth) > tip);
-        let recent = within(RECENT);
+        let recent = place.is_none_or(|(height, _)| self.shared.book.in_window(height));
         if recent {
             let engine = &self.shared.engine;
             let asked = engine.begin(|reply| Command::SubmitBlock { block, reply });

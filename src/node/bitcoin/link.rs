@@ -298,7 +298,7 @@ impl Listener {
                 let header: Header = deserialize(&bytes).expect("any 80 bytes are a header");
                 headers.push(header);
             }
-            let batch = self.book.submit_all(&headers, self.clock.now());
+            let batch = self.book.submit_own(&headers, self.clock.now());
             if let Some(refusal) = batch.refusal {
                 tracing::warn!(
                     node = self.node,

@@ -89,6 +89,7 @@ impl Desk {
         };
         let best = (info.best_block_hash, info.blocks);
         let pruned = info.pruned;
+        self.shared.book.vouch(best.0);
         self.nodes.handle_info(now, node, info);
         self.is_status_stale = true;
         let Some(link) = self.links.get_mut(node) else {
@@ -234,6 +235,7 @@ impl Desk {
         if let Some(link) = self.links.get_mut(node) {
             link.tip = Some((hash, height));
         }
+        self.shared.book.vouch(hash);
         self.nodes.handle_tip(now, node, height);
         self.is_status_stale = true;
     }
