@@ -89,10 +89,8 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
             "headers.dat was damaged or of another start; what is lost is asked for again"
         );
     }
-    for header in store.headers() {
-        // A kept block may be newer than the last header written; one that no longer fits is only kept.
-        book.submit(&header, clock.now()).ok();
-    }
+    // A kept block may be newer than the last header written; one that no longer fits is only kept.
+    book.submit_linked(&store.headers(), clock.now());
     limits::raise_descriptors(config.max_peers);
     let sockets = bind(config)?;
     let (peers, callers) = (runtime("peers")?, runtime("rpc")?);
