@@ -238,10 +238,7 @@ fn a_row_made_up_first_locks_nobody_out() {
     for header in &real {
         headers.accept(header, NOW).expect("well mined");
     }
-    assert_eq!(
-        headers.tip().hash,
-        real.last().expect("some").block_hash()
-    );
+    assert_eq!(headers.tip().hash, real.last().expect("some").block_hash());
     assert_consistent(&headers);
     // What was left so deep is not kept, and can't hold anything.
     assert_eq!(headers.side_headers(), 0);

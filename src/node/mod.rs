@@ -31,6 +31,7 @@ pub mod headers;
 pub mod limits;
 pub mod lines;
 pub mod logs;
+pub mod quiet;
 pub mod router;
 pub mod rpc;
 pub mod run;

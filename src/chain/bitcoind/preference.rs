@@ -186,6 +186,22 @@ impl Nodes {
         self.choose(now);
     }
 
+    /// A node's headers are refused here for this reason, or are not any more. Whether that is new.
+    pub fn handle_foreign(&mut self, now: Time, node: usize, reason: Option<String>) -> bool {
+        let Some(judged) = self.nodes.get_mut(node) else {
+            return false;
+        };
+        let is_new = judged.status.foreign != reason;
+        judged.status.foreign = reason;
+        // One that does not answer is not judged by its chain.
+        let is_judged =
+            judged.status.state.is_usable() || judged.status.state == State::WrongNetwork;
+        if is_new && is_judged {
+            self.judge_all(now, node);
+        }
+        is_new
+    }
+
     /// Something that was thought to work did not, such as a closed connection: the node is asked now.
     pub fn handle_doubt(&mut self, now: Time, node: usize) {
         if let Some(node) = self.nodes.get_mut(node)

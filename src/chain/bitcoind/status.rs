@@ -20,7 +20,7 @@ pub enum State {
     Unreachable,
     /// It refuses our login or our address, or what listens there is no bitcoind.
     Refused,
-    /// Its chain begins with another block.
+    /// Its chain begins with another block, or is one that this node can't follow.
     WrongNetwork,
     /// It starts up.
     WarmingUp,
@@ -85,12 +85,17 @@ pub struct Status {
     pub info: Option<BlockchainInfo>,
     /// Failures since it last answered.
     pub failures: u32,
+    /// Why its chain can't be followed here, if so.
+    pub foreign: Option<String>,
 }
 
 impl Status {
     /// The state that follows from what was heard while the best block that anyone knows has height `best`, and why;
     /// `None` if nothing was heard.
     pub fn judge(&self, best: u32) -> Option<(State, String)> {
+        if let Some(reason) = &self.foreign {
+            return Some((State::WrongNetwork, reason.clone()));
+        }
         let height = self.height?;
         let info = self.info.as_ref();
         let best = best.max(info.map_or(0, |info| info.headers)).max(height);

@@ -213,7 +213,11 @@ impl Headers {
             let Some(Reverse((_, hash))) = leaves.pop() else {
                 break;
             };
-            let Some(parent) = self.side.remove(&hash).map(|side| side.header.prev_blockhash) else {
+            let Some(parent) = self
+                .side
+                .remove(&hash)
+                .map(|side| side.header.prev_blockhash)
+            else {
                 break;
             };
             let left = children.entry(parent).or_default();

@@ -32,6 +32,7 @@ use crate::net::Clock;
 use crate::node::driver::WholeBlock;
 use crate::node::engine::EngineHandle;
 use crate::node::headers::HeaderBook;
+use crate::node::quiet::Quiet;
 use crate::node::router::BlockQueue;
 use crate::node::sessions::SessionsIn;
 use crate::node::stop::Stop;
@@ -141,6 +142,20 @@ pub(super) struct Inputs {
     pub queries: mpsc::Receiver<Query>,
 }
 
+/// Lines of log that others can cause, each kind now and then.
+#[derive(Debug, Default)]
+pub(super) struct Lines {
+    pub own_header: Quiet,
+    pub compact: Quiet,
+    pub block: Quiet,
+    pub parent: Quiet,
+    pub nobody: Quiet,
+    pub zmq_lost: Quiet,
+    pub zmq_up: Quiet,
+    pub zmq_down: Quiet,
+    pub p2p_down: Quiet,
+}
+
 /// The desk. See the module's documentation.
 #[derive(Debug)]
 pub(super) struct Desk {
@@ -164,6 +179,8 @@ pub(super) struct Desk {
     pub transactions: super::transactions::Sink,
     /// The height from which on blocks are held, once the chain is known to be at the tip.
     pub floor: Option<u32>,
+    /// Lines of log that others can cause.
+    pub lines: Lines,
     /// When the progress of the headers was told last.
     pub progress: Option<Time>,
     pub status: watch::Sender<Arc<Vec<NodeStatus>>>,

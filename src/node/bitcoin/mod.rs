@@ -230,6 +230,7 @@ pub fn start(parts: Parts, specs: &[NodeSpec]) -> (BitcoinHandle, JoinHandle<()>
         transactions: Sink::start(parts.engine),
         floor: None,
         progress: None,
+        lines: desk::Lines::default(),
         status,
         is_status_stale: true,
         shared,

@@ -19,6 +19,7 @@ use super::auth::{Access, Credentials};
 use super::error::{Code, RpcError};
 use super::listener::{BoundedListener, Caller, Room};
 use super::request::{self, Request as Call, Unreadable, Version};
+use crate::node::quiet::Quiet;
 
 /// Bytes of a request's body: the largest block in hex, 8,000,000 digits, and what is around it.
 pub const MAX_BODY_BYTES: usize = 8_000_000 + (64 << 10);
@@ -39,6 +40,8 @@ struct Server {
     context: Context,
     credentials: Credentials,
     room: Semaphore,
+    /// Tells of wrong credentials.
+    wrong_access: Quiet,
 }
 
 /// Serves calls on `listener` until the node stops, and then finishes those that run.
@@ -56,6 +59,7 @@ pub async fn serve(
         context,
         credentials,
         room: Semaphore::new(MAX_CALLS),
+        wrong_access: Quiet::default(),
     });
     let room = Arc::new(Room::default());
     let listener = BoundedListener::new(listener, Arc::clone(&room));
@@ -87,7 +91,9 @@ async fn handle(
         Access::Granted => {}
         Access::Absent => return unauthorized(),
         Access::Wrong => {
-            tracing::warn!("a call over RPC had a wrong user or password");
+            if let Some(more) = server.wrong_access.turn() {
+                tracing::warn!("a call over RPC had a wrong user or password{more}");
+            }
             tokio::time::sleep(WRONG_ACCESS_TIME).await;
             return unauthorized();
         }

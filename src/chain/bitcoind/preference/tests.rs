@@ -46,6 +46,23 @@ fn states(nodes: &Nodes) -> Vec<State> {
 }
 
 #[test]
+fn a_node_whose_chain_cannot_be_followed_is_not_live() {
+    let mut nodes = Nodes::new(&[true; 2], at(0), 1);
+    nodes.handle_info(at(0), 0, info(900));
+    nodes.handle_info(at(0), 1, info(5));
+    assert_eq!(states(&nodes), [State::Live, State::Behind]);
+    assert!(nodes.handle_foreign(at(1), 0, Some("too deep".into())));
+    assert!(!nodes.handle_foreign(at(1), 0, Some("too deep".into())));
+    // Whatever it tells, and the other is not behind it any more.
+    nodes.handle_tip(at(2), 0, 901);
+    nodes.handle_info(at(3), 0, info(901));
+    nodes.handle_info(at(3), 1, info(5));
+    assert_eq!(states(&nodes), [State::WrongNetwork, State::Live]);
+    assert!(nodes.handle_foreign(at(4), 0, None));
+    assert_eq!(states(&nodes).first(), Some(&State::Live));
+}
+
+#[test]
 fn failover_is_immediate_and_return_takes_a_while() {
     let mut nodes = Nodes::new(&[true; 2], at(0), 1);
     assert_eq!(nodes.poll_probe(at(0)), Some(0));
