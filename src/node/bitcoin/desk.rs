@@ -148,6 +148,7 @@ pub(super) struct Lines {
     pub own_header: Quiet,
     pub compact: Quiet,
     pub block: Quiet,
+    pub doubt: Quiet,
     pub parent: Quiet,
     pub nobody: Quiet,
     pub zmq_lost: Quiet,

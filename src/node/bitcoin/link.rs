@@ -84,6 +84,8 @@ pub struct Link {
     pub redial: Backoff,
     /// Its best block and the height of that, as far as it told.
     pub tip: Option<(BlockHash, u32)>,
+    /// When to look whether it has what was heard from it.
+    pub doubt_at: Option<Time>,
     /// What it lacks and is given.
     pub feed: Feed,
     /// Its answers.
@@ -122,6 +124,7 @@ impl Link {
             redial_at: None,
             redial: Backoff::new(LEAST_WAIT, MOST_WAIT, seed),
             tip: None,
+            doubt_at: None,
             feed: Feed::default(),
             counts: Counts::default(),
             subversion: None,
@@ -191,7 +194,12 @@ impl Link {
 
     /// When to look at it again.
     pub fn deadline(&self, now: Time) -> Option<Time> {
-        let times = [self.feed.deadline(now), self.redial_at, self.follow_at];
+        let times = [
+            self.feed.deadline(now),
+            self.redial_at,
+            self.follow_at,
+            self.doubt_at,
+        ];
         times.into_iter().flatten().min()
     }
 
