@@ -84,7 +84,7 @@ impl BlockStore {
     ///
     /// # Errors
     ///
-    /// What the system answers about the folder. A damaged file is removed, with a warning.
+    /// What the system answers about the folder. Damaged files are removed, with one warning.
     pub fn open(folder: &Path, max_bytes: u64) -> io::Result<Self> {
         Self::open_bounded(folder, max_bytes, MAX_BLOCKS)
     }
@@ -92,6 +92,7 @@ impl BlockStore {
     fn open_bounded(folder: &Path, max_bytes: u64, max_blocks: usize) -> io::Result<Self> {
         fs::create_dir_all(folder)?;
         let mut index = Index::default();
+        let mut damaged = 0;
         for entry in fs::read_dir(folder)? {
             let entry = entry?;
             let path = entry.path();
@@ -113,10 +114,18 @@ impl BlockStore {
                     }
                 }
                 Err(error) => {
-                    tracing::warn!(file = %path.display(), %error, "removing a damaged block file");
+                    tracing::debug!(file = %path.display(), %error, "removing a damaged block file");
+                    damaged += 1;
                     remove_file(&path);
                 }
             }
+        }
+        if damaged > 0 {
+            tracing::warn!(
+                folder = %folder.display(),
+                files = damaged,
+                "damaged block files were removed; what is needed of them is asked for again"
+            );
         }
         let store = Self {
             folder: folder.to_owned(),
