@@ -26,6 +26,8 @@ const LOCAL: &str = "127.0.0.1";
 pub enum Finding {
     /// A way to reach the node.
     Found(String),
+    /// A way to reach the node, by what was said or is usual: whether it is there the first try will tell.
+    Tries(String),
     /// What would make it faster or possible, and how to get it.
     Lacks(String),
 }
@@ -34,6 +36,7 @@ impl fmt::Display for Finding {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Found(line) => write!(formatter, "found {line}"),
+            Self::Tries(line) => write!(formatter, "will try {line}"),
             Self::Lacks(line) => write!(formatter, "lacks {line}"),
         }
     }
@@ -109,6 +112,10 @@ struct Search<'a> {
 impl Search<'_> {
     fn note_found(&mut self, line: String) {
         self.found.report.push(Finding::Found(one_line(&line)));
+    }
+
+    fn note_try(&mut self, line: String) {
+        self.found.report.push(Finding::Tries(one_line(&line)));
     }
 
     fn note_lack(&mut self, line: &str) {
@@ -239,7 +246,7 @@ impl Search<'_> {
         };
         match &credentials {
             Credentials::Login(login) => {
-                self.note_found(format!("RPC at {address}, as user {:?}", login.user));
+                self.note_try(format!("RPC at {address}, as user {:?}", login.user));
             }
             Credentials::Cookie(path) if path.is_file() => {
                 self.note_found(format!("RPC at {address}, by the cookie {}", path.display()));
@@ -305,7 +312,7 @@ impl Search<'_> {
                 join(&host, self.conf_p2p_port())
             }
         };
-        self.note_found(format!("P2P at {address}"));
+        self.note_try(format!("P2P at {address}"));
         self.found.p2p = Some(address);
     }
 
@@ -315,7 +322,7 @@ impl Search<'_> {
             Way::At(addresses) => {
                 self.found.zmq = addresses.iter().map(|one| one.host_port()).collect();
                 let line = format!("ZMQ at {}", self.found.zmq.join(", "));
-                self.note_found(line);
+                self.note_try(line);
             }
             Way::Find if self.is_another => {
                 self.note_lack("ZMQ publishers: none were given for it; with zmq=tcp://HOST:PORT, or datadir=DIR, a block is handed over without being asked for");
@@ -445,6 +452,9 @@ fn join(host: &str, port: u16) -> String {
 }
 
 fn read_text(path: &Path) -> io::Result<String> {
+    if !path.metadata()?.is_file() {
+        return Err(io::Error::other("it is no regular file"));
+    }
     let mut bytes = Vec::new();
     let read = File::open(path)?
         .take(MAX_CONF_BYTES + 1)

@@ -165,8 +165,15 @@ impl Nodes {
         self.choose(now);
     }
 
-    /// A node without RPC is connected: until more is heard of it, nothing speaks against it.
+    /// A node is connected by P2P or ZMQ. One without RPC: until more is heard of it, nothing speaks against it. One
+    /// with RPC that did not answer: it is asked at once, for it has come back.
     pub fn handle_reached(&mut self, now: Time, node: usize) {
+        if let Some(node) = self.nodes.get_mut(node)
+            && node.has_rpc
+            && !node.status.state.is_usable()
+        {
+            node.probe_at = node.probe_at.map(|at| at.min(now));
+        }
         let is_new = |node: &&Node| !node.has_rpc && !node.status.state.is_usable();
         if self.nodes.get(node).filter(is_new).is_some() {
             let reason = "connected, and has told no block yet".into();

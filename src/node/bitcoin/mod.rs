@@ -279,8 +279,8 @@ fn attend(shared: &Shared, node: NodeNumber, spec: &NodeSpec, seed: u64) -> Link
     let found = find(spec, shared.network);
     for finding in &found.report {
         match finding {
-            Finding::Found(line) => tracing::info!(node, "found {line}"),
-            Finding::Lacks(line) => tracing::warn!(node, "lacks {line}"),
+            Finding::Lacks(_) => tracing::warn!("bitcoind {node} {finding}"),
+            Finding::Found(_) | Finding::Tries(_) => tracing::info!("bitcoind {node}: {finding}"),
         }
     }
     let rpc = found

@@ -162,6 +162,12 @@ impl Desk {
                     State::Live => {
                         tracing::info!(node, name, %from, reason, "the Bitcoin node is live")
                     }
+                    State::Unreachable if from == State::NeverReached => tracing::warn!(
+                        node,
+                        name,
+                        reason,
+                        "the Bitcoin node does not answer: does it run? Start it, or say by --bitcoind where it is; it is tried again"
+                    ),
                     to => tracing::warn!(node, name, %from, reason, "the Bitcoin node is {to}"),
                 }
             }
@@ -205,6 +211,12 @@ impl Desk {
         if link.rpc_is_up() {
             return;
         }
+        if link.rpc().is_some() {
+            self.nodes.handle_reached(now, node);
+        }
+        let Some(link) = self.links.get_mut(node) else {
+            return;
+        };
         // Its best block is likely that of our chain; if not, its headers will tell.
         link.tip = self.shared.book.hash_at(height).map(|hash| (hash, height));
         link.feed.start();
@@ -435,7 +447,7 @@ impl Desk {
         let preferred = self.nodes.preferred();
         let all = self.links.iter().zip(self.nodes.statuses()).enumerate();
         let all = all.map(|(node, (link, known))| NodeStatus {
-            live: preferred == Some(node),
+            live: preferred == Some(node) && known.state == State::Live,
             ..link.status(node, known, self.peers.of_node(node).is_some(), height)
         });
         self.status.send_replace(Arc::new(all.collect()));

@@ -39,7 +39,7 @@ fn a_running_node_with_nothing_configured_is_found() {
     assert!(found.zmq.is_empty());
     let lines = lines(&found);
     assert!(lines[0].starts_with("found RPC at 127.0.0.1:18443, by the cookie "));
-    assert_eq!(lines[1], "found P2P at 127.0.0.1:18444");
+    assert_eq!(lines[1], "will try P2P at 127.0.0.1:18444");
     assert!(
         lines[2].starts_with("lacks zmqpubrawblock: with a line like zmqpubrawblock=tcp://127")
     );
@@ -78,7 +78,7 @@ fn the_configuration_is_followed() {
         ["127.0.0.1:1000", "10.0.0.1:1002", "127.0.0.1:1001"]
     );
     let told = lines(&found);
-    assert_eq!(told[0], "found RPC at 127.0.0.1:5, as user \"u\"");
+    assert_eq!(told[0], "will try RPC at 127.0.0.1:5, as user \"u\"");
     assert!(
         told[2].starts_with("lacks a usable address for rawtx: ipc:///x"),
         "{told:?}"
