@@ -75,10 +75,12 @@ pub fn call(options: &CallOptions) -> anyhow::Result<ExitCode> {
             "the block's parent is not on the node's header chain (getblockchaininfo tells its tip); see --trusted-start in `blocktorrent node --help`"
         );
     }
-    if response["error"]["code"] == Code::MethodNotFound as i32 {
+    let answered = print_answer(&response);
+    let is_unknown = methods::find(&options.method).is_none();
+    if is_unknown && response["error"]["code"] == Code::MethodNotFound as i32 {
         complain(&unknown_method(&options.method));
     }
-    print_answer(&response)
+    answered
 }
 
 /// What `help` answers, which takes no running node.

@@ -72,7 +72,6 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
     let book = HeaderBook::new(network, config.trusted_start).map_err(|error| {
         ConfigError::Senseless(format!("`trusted-start` makes no sense: {error}"))
     })?;
-    warn_of_retarget(config, network);
     let mut datadir = open_datadir(settings)?;
     let cant_use = |what: &str, path: &Path, error: std::io::Error| {
         let advice = files::advice(&error);
@@ -95,6 +94,14 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
     book.submit_linked(&store.headers(), clock.now());
     limits::raise_descriptors(config.max_peers);
     let sockets = bind(config)?;
+    // Only now: a node that can't start says why, in one line and nothing else.
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        network = %settings.config.network,
+        datadir = %settings.folder.display(),
+        "blocktorrent starts"
+    );
+    warn_of_retarget(config, network);
     let (peers, callers) = (runtime("peers")?, runtime("rpc")?);
     let parts = Parts {
         network,
@@ -111,12 +118,6 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
 
 /// The datadir, locked; who has it already is to be stopped by the flags that name it.
 fn open_datadir(settings: &Settings) -> anyhow::Result<Datadir> {
-    tracing::info!(
-        version = env!("CARGO_PKG_VERSION"),
-        network = %settings.config.network,
-        datadir = %settings.folder.display(),
-        "blocktorrent starts"
-    );
     Datadir::open(&settings.folder).map_err(|error| match error {
         DatadirError::InUse(folder) => anyhow!(
             "the datadir {} is in use by another node; stop that one (`blocktorrent cli{} stop`) or give another --datadir",
