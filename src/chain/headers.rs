@@ -14,7 +14,8 @@
 //! - What the operator's own node holds ([`Headers::vouch`]) is valid, and not only work: a stranger's branch that
 //!   leaves the own node's chain more than [`MAX_FORK_BELOW_OWN`] below that node's tip is not followed, whatever
 //!   its work, and the own node's chain is, however much work was seen elsewhere. Up to that depth work decides, for
-//!   a node of ours that was cut off is to be brought to the branch that the others are on. What is recent to the
+//!   a node of ours that was cut off is to be brought to the branch that the others are on; but what was heard before
+//!   the own node spoke for the first time gives way to it but for the last [`RECENT`] blocks. What is recent to the
 //!   own node is recent here: its new blocks are relayed even while a longer row of headers claims otherwise.
 
 mod side;
@@ -158,6 +159,8 @@ pub struct Headers {
     side: BTreeMap<BlockHash, Side>,
     /// The best block that a node of the operator has told.
     own: Option<BlockHash>,
+    /// Whether the active chain has had a block that such a node told.
+    is_adopted: bool,
     /// The work from which on nobody can have made the chain up; none, if that can't be said.
     least_work: Option<Work>,
 }
@@ -206,6 +209,7 @@ impl Headers {
             tip,
             side: BTreeMap::new(),
             own: None,
+            is_adopted: false,
         }
     }
 

@@ -7,7 +7,7 @@ use bitcoin::BlockHash;
 
 use super::{
     Headers, MAX_FORK_BELOW_OWN, MAX_FORK_DEPTH, MAX_HEADERS, MAX_RIVAL_HEADERS, MAX_SIDE_HEADERS,
-    Place, Reorg, Side, Tip, WORK_STEP,
+    Place, RECENT, Reorg, Side, Tip, WORK_STEP,
 };
 use crate::chain::rules::HeaderRefusal;
 
@@ -21,7 +21,7 @@ impl Headers {
     /// A node of the operator holds this block as its best: it is valid, and the active chain is to have it.
     ///
     /// If the block is off the active chain, and leaves that deeper than [`MAX_FORK_BELOW_OWN`], its branch becomes the
-    /// active one. Of several such nodes the one with the most work is followed.
+    /// active one; until the own node's chain was met at all, if it leaves deeper than [`RECENT`]. Of several such nodes the one with the most work is followed.
     ///
     /// # Errors
     ///
@@ -39,13 +39,19 @@ impl Headers {
             self.own = Some(hash);
         }
         let Place::Side(_, side) = place else {
+            self.is_adopted |= place.height() > self.start.trusted.height;
             return Ok(None);
         };
         let (branch, fork_height) = self.branch_of(hash, side)?;
-        if branch.len() <= MAX_FORK_BELOW_OWN as usize {
+        let most = match self.is_adopted {
+            true => MAX_FORK_BELOW_OWN,
+            false => RECENT,
+        };
+        if branch.len() <= most as usize {
             return Ok(None);
         }
         self.own = Some(hash);
+        self.is_adopted = true;
         self.reorganise(branch, fork_height).map(Some)
     }
 
