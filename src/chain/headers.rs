@@ -337,12 +337,14 @@ impl Headers {
         })
     }
 
-    /// Whether a block at this height is recent enough for a job: among the last [`RECENT`] or above the tip, or as
-    /// near to the own node's best block.
+    /// Whether a block at this height is recent enough for a job: among the last [`RECENT`] or above the tip, or, where
+    /// the tip may be made up, as near to the own node's best block. On mainnet that one may lie years back, where
+    /// headers are easy.
     pub fn in_window(&self, height: u32) -> bool {
         let recent = |tip: u32| height.saturating_add(RECENT) > tip;
         let is_next = |own: u32| recent(own) && height <= own.saturating_add(RECENT);
-        recent(self.tip.height) || self.own_height().is_some_and(is_next)
+        let is_costly = self.network == Network::Main && self.is_settled();
+        recent(self.tip.height) || !is_costly && self.own_height().is_some_and(is_next)
     }
 
     /// The header with this hash, on the active chain or off it. A trusted start's own header is not known.
