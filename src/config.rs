@@ -142,7 +142,7 @@ impl Config {
             MAX_STORE_MB,
         )?;
         Ok(Self {
-            datadir: options.datadir,
+            datadir: datadir(options.datadir)?,
             network: options.network.unwrap_or_default(),
             control_listen: options.control_listen.map(|address| address.0),
             data_listen: options.data_listen.map(|address| address.0),
@@ -163,13 +163,7 @@ impl Config {
             max_mempool_bytes: u64::from(max_mempool_mb) * BYTES_PER_MB,
             store_bytes: u64::from(store_mb) * BYTES_PER_MB,
             max_peers,
-            reserved_outbound: in_range(
-                "reserved-outbound",
-                options.reserved_outbound,
-                8,
-                0,
-                MAX_MAX_PEERS,
-            )?,
+            reserved_outbound: reserved(options.reserved_outbound, max_peers)?,
             max_per_group: in_range("max-per-group", options.max_per_group, 8, 1, MAX_MAX_PEERS)?,
             push_level: in_range(
                 "push-level",
@@ -188,6 +182,21 @@ impl Config {
             test: options.test,
         })
     }
+}
+
+/// An empty path would be the folder in which the node happens to be started.
+fn datadir(path: Option<PathBuf>) -> Result<Option<PathBuf>, ConfigError> {
+    match path {
+        Some(path) if path.as_os_str().is_empty() => Err(ConfigError::Senseless(
+            "`datadir` is empty; leave it away, or name a folder".to_owned(),
+        )),
+        path => Ok(path),
+    }
+}
+
+/// More slots than there are can't be kept from inbound sessions.
+fn reserved(given: Option<u32>, max_peers: u32) -> Result<u32, ConfigError> {
+    in_range("reserved-outbound", given, 8.min(max_peers), 0, max_peers)
 }
 
 /// The value given for option `name`, or its default, if it lies between `least` and `most`.

@@ -13,8 +13,10 @@ const SENSELESS: u8 = 2;
 fn main() -> ExitCode {
     let outcome = match CommandLine::of_process().command {
         Command::Node(options) if options.print_config => {
-            let network = options.options.network.unwrap_or_default();
-            print(&sample_config(&node::defaults(network))).map(|()| ExitCode::SUCCESS)
+            node::check_print_config(&options.options).and_then(|()| {
+                let network = options.options.network.unwrap_or_default();
+                print(&sample_config(&node::defaults(network))).map(|()| ExitCode::SUCCESS)
+            })
         }
         Command::Node(options) => node::run(options.options).map(|()| ExitCode::SUCCESS),
         Command::Cli(options) => node::call(&options),

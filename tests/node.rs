@@ -178,13 +178,15 @@ fn a_node_answers_and_stops_when_told() {
     assert_eq!(unknown.status.code(), Some(32_601 % 256));
     assert_eq!(
         text(&unknown.stderr),
-        "error code: -32601\nerror message:\nMethod not found"
+        "error code: -32601\nerror message:\nMethod not found\n`nonsense` is no method; `blocktorrent cli help` lists them"
     );
     let absent = node.cli(&["getblock", &"0".repeat(64)]);
     assert_eq!(absent.status.code(), Some(5));
     let no_json = node.cli(&["getblock", &"0".repeat(64), "x"]);
     assert_eq!(no_json.status.code(), Some(1));
-    assert!(text(&no_json.stderr).starts_with("error: Error parsing JSON: x"));
+    assert!(
+        text(&no_json.stderr).starts_with("error: `x` makes no sense here: verbosity is a number")
+    );
     let bogus = node.cli(&["help", "bogus"]);
     assert_eq!(bogus.status.code(), Some(32_601 % 256));
     let full = std::fs::OpenOptions::new().write(true).open("/dev/full");

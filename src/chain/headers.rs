@@ -1,12 +1,27 @@
 //! Headers accepted one by one, and the branch of them with the most work.
 //!
 //! The active chain is an array by height: 80 bytes a header, and 6 to 16 more to find it by hash (twice that
-//! right after the array has grown; 100 MB for all of mainnet's million). Headers off it are kept, bounded in number and in how far below the tip they branch off, so that a branch that comes to have more
-//! work can take over. Of two branches with equal work the one seen first stays.
+//! right after the array has grown; 100 MB for all of mainnet's million). Headers off it are kept, bounded in number,
+//! so that a branch that comes to have more work can take over. Of two branches with equal work the one seen first
+//! stays.
+//!
+//! # Whom to believe
+//!
+//! Where work is cheap, or little of it has been seen yet, whoever speaks first must not decide:
+//!
+//! - Until the chain shows [`Network::minimum_work`] a branch may leave it at any depth, and enough of it is kept to
+//!   outgrow whatever can be made up. From there on none may leave it more than [`MAX_FORK_DEPTH`] below the tip.
+//! - What the operator's own node holds ([`Headers::vouch`]) is valid, and not only work: a stranger's branch that
+//!   leaves the own node's chain more than [`MAX_FORK_BELOW_OWN`] below that node's tip is not followed, whatever
+//!   its work, and the own node's chain is, however much work was seen elsewhere. Up to that depth work decides, for
+//!   a node of ours that was cut off is to be brought to the branch that the others are on; but what was heard before
+//!   the own node spoke for the first time gives way to it but for the last [`RECENT`] blocks. What is recent to the
+//!   own node is recent here: its new blocks are relayed even while a longer row of headers claims otherwise.
 
+mod side;
 mod view;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use bitcoin::block::Header;
 use bitcoin::consensus::deserialize;
@@ -20,16 +35,27 @@ use view::View;
 
 /// How many blocks below the tip still count as recent: only those are taken as jobs.
 pub const RECENT: u32 = 6;
-/// How far below the tip a branch may leave the active chain, in blocks.
+/// How far below the tip a branch may leave a chain that shows the network's minimum of work, in blocks.
 ///
 /// Reason: a week of blocks, far more than any reorganisation of mainnet; a node that is on the wrong side of a
-/// deeper one must be given a newer trusted start. It bounds the work of finding the work at a fork.
+/// deeper one must be given a newer trusted start. It refuses old, easy headers before they cost anything.
 pub const MAX_FORK_DEPTH: u32 = 1008;
-/// Most headers kept off the active chain, but for those that a reorganisation has just put there
-/// (at most [`MAX_FORK_DEPTH`] more).
+/// How far below the own node's tip a stranger's branch may leave that node's chain, in blocks.
+///
+/// Reason: as deep as blocks are held, so that the own node can be given the branch; two days.
+pub const MAX_FORK_BELOW_OWN: u32 = 288;
+/// Most headers kept off a chain that shows the network's minimum of work, but for those that a reorganisation has
+/// just put there (at most [`MAX_FORK_DEPTH`] more).
 ///
 /// Reason: on test networks an easy header costs its sender little; this many are 400 kB.
 pub const MAX_SIDE_HEADERS: usize = 2048;
+/// Most headers kept off a chain with less work than that.
+///
+/// Reason: mainnet's first so many show a thousand times the work of [`MAX_HEADERS`] of the easiest ones, so that the
+/// real chain outgrows one that was made up; 30 MB, gone when they no longer are needed.
+pub const MAX_RIVAL_HEADERS: usize = 1 << 17;
+/// Blocks of the active chain between two whose work is remembered: 32 bytes for so many headers.
+const WORK_STEP: usize = 1024;
 /// Most headers on the active chain.
 ///
 /// Reason: on regtest they cost nothing; this many are 380 MB, and mainnet's in eighty years.
@@ -128,7 +154,15 @@ pub struct Headers {
     active: Vec<Header>,
     heights: Heights,
     tip: Tip,
+    /// The work up to the start, and up to every [`WORK_STEP`]th block of the active chain after it.
+    works: Vec<Work>,
     side: BTreeMap<BlockHash, Side>,
+    /// The best block that a node of the operator has told.
+    own: Option<BlockHash>,
+    /// Whether the active chain has had a block that such a node told.
+    is_adopted: bool,
+    /// The work from which on nobody can have made the chain up; none, if that can't be said.
+    least_work: Option<Work>,
 }
 
 impl Headers {
@@ -160,14 +194,30 @@ impl Headers {
             time: trusted.time,
             chain_work: trusted.chain_work,
         };
+        // Who vouches for a block of mainnet vouches for every row that shows as much work as it takes to follow it.
+        let least_work = match (network, &header) {
+            (Network::Main, None) => Some(tip.chain_work),
+            _ => network.minimum_work(),
+        };
         Self {
             network,
+            least_work,
             heights: Heights::build([(tip.height, tip.hash)].into_iter()),
             start: Start { trusted, header },
             active: Vec::new(),
+            works: vec![tip.chain_work],
             tip,
             side: BTreeMap::new(),
+            own: None,
+            is_adopted: false,
         }
+    }
+
+    /// The same chain, believed from this much work on.
+    #[cfg(test)]
+    pub(super) fn believed_from(mut self, least: Work) -> Self {
+        self.least_work = Some(least);
+        self
     }
 
     /// Where the chain begins.
@@ -212,8 +262,31 @@ impl Headers {
         self.accept(&header, now_unix_s)
     }
 
-    /// Judges a header at the time `now_unix_s`, in Unix seconds, and keeps it if it obeys the rules.
+    /// Judges a stranger's header at the time `now_unix_s`, in Unix seconds, and keeps it if it obeys the rules.
     pub fn accept(&mut self, header: &Header, now_unix_s: u32) -> Result<Accepted, HeaderRefusal> {
+        self.judge(header, now_unix_s, false)
+    }
+
+    /// Judges a header that a node of the operator has told, whose chain that of this node follows.
+    pub fn accept_own(
+        &mut self,
+        header: &Header,
+        now_unix_s: u32,
+    ) -> Result<Accepted, HeaderRefusal> {
+        let mut accepted = self.judge(header, now_unix_s, true)?;
+        if let Some(reorg) = self.vouch(accepted.hash)? {
+            accepted.reorg = Some(reorg);
+            accepted.is_tip = true;
+        }
+        Ok(accepted)
+    }
+
+    fn judge(
+        &mut self,
+        header: &Header,
+        now_unix_s: u32,
+        is_own: bool,
+    ) -> Result<Accepted, HeaderRefusal> {
         let hash = header.block_hash();
         if let Some(place) = self.place(hash) {
             return Ok(Accepted {
@@ -227,7 +300,11 @@ impl Headers {
         let parent = self
             .place(header.prev_blockhash)
             .ok_or(HeaderRefusal::UnknownParent)?;
-        if parent.height().saturating_add(MAX_FORK_DEPTH) < self.tip.height {
+        if parent.height().saturating_add(MAX_FORK_DEPTH) < self.tip.height
+            && self.is_settled()
+            && !is_own
+            && !self.is_near_own(parent.height())
+        {
             return Err(HeaderRefusal::TooDeep);
         }
         let view = View {
@@ -248,7 +325,7 @@ impl Headers {
                     height,
                     chain_work,
                 };
-                self.branch(hash, side)?
+                self.branch(hash, side, is_own)?
             }
         };
         Ok(Accepted {
@@ -260,9 +337,14 @@ impl Headers {
         })
     }
 
-    /// Whether a block at this height is recent enough for a job: among the last [`RECENT`] or above the tip.
+    /// Whether a block at this height is recent enough for a job: among the last [`RECENT`] or above the tip, or, where
+    /// the tip may be made up, as near to the own node's best block. On mainnet that one may lie years back, where
+    /// headers are easy.
     pub fn in_window(&self, height: u32) -> bool {
-        height.saturating_add(RECENT) > self.tip.height
+        let recent = |tip: u32| height.saturating_add(RECENT) > tip;
+        let is_next = |own: u32| recent(own) && height <= own.saturating_add(RECENT);
+        let is_costly = self.network == Network::Main && self.is_settled();
+        recent(self.tip.height) || !is_costly && self.own_height().is_some_and(is_next)
     }
 
     /// The header with this hash, on the active chain or off it. A trusted start's own header is not known.
@@ -367,8 +449,13 @@ impl Headers {
             Place::Side(_, side) => return side.chain_work,
             Place::Active(height) => height,
         };
-        let above = (height + 1..=self.tip.height).filter_map(|height| self.by_height(height));
-        above.fold(self.tip.chain_work, |work, header| work - header.work())
+        let above = height.saturating_sub(self.start.trusted.height) as usize;
+        let step = (above / WORK_STEP).min(self.works.len() - 1);
+        let rest = self.active.get(step * WORK_STEP..above);
+        let work = self.works.get(step).copied().unwrap_or(self.tip.chain_work);
+        rest.unwrap_or_default()
+            .iter()
+            .fold(work, |work, header| work + header.work())
     }
 
     /// Adds a child of the tip.
@@ -383,6 +470,9 @@ impl Headers {
             time: header.time,
             chain_work: self.tip.chain_work + header.work(),
         };
+        if self.active.len().is_multiple_of(WORK_STEP) {
+            self.works.push(self.tip.chain_work);
+        }
         if self.heights.is_full() {
             let start = self.start.trusted.height;
             let blocks = (0..self.active.len() + 1).map(|above| {
@@ -394,99 +484,5 @@ impl Headers {
             self.heights.insert(self.tip.height, hash);
         }
         Ok(())
-    }
-
-    /// Adds a header off the active chain, and makes its branch the active one if it has more work.
-    fn branch(&mut self, hash: BlockHash, side: Side) -> Result<Option<Reorg>, HeaderRefusal> {
-        self.side.insert(hash, side);
-        if side.chain_work > self.tip.chain_work {
-            return self.reorganise(hash, side).map(Some);
-        }
-        // Twice, for a reorganisation may have left more than there should be.
-        for _ in 0..2 {
-            if self.side.len() > MAX_SIDE_HEADERS && !self.evict(hash) {
-                self.side.remove(&hash);
-                return Err(HeaderRefusal::Full);
-            }
-        }
-        Ok(None)
-    }
-
-    /// Makes the branch that ends in a side header the active one.
-    fn reorganise(&mut self, hash: BlockHash, top: Side) -> Result<Reorg, HeaderRefusal> {
-        let mut branch = vec![(hash, top)];
-        let mut parent = top.header.prev_blockhash;
-        let fork_height = loop {
-            match self.place(parent) {
-                Some(Place::Side(hash, side)) => {
-                    branch.push((hash, side));
-                    parent = side.header.prev_blockhash;
-                }
-                Some(Place::Active(height)) => break height,
-                None => return Err(HeaderRefusal::UnknownParent),
-            }
-        };
-        let keep = (fork_height - self.start.trusted.height) as usize;
-        if keep + branch.len() > MAX_HEADERS {
-            self.side.remove(&hash);
-            return Err(HeaderRefusal::Full);
-        }
-        let mut disconnected = Vec::new();
-        while self.active.len() > keep {
-            disconnected.push(self.tip.hash);
-            self.retreat();
-        }
-        let mut connected = Vec::with_capacity(branch.len());
-        for (hash, side) in branch.into_iter().rev() {
-            self.side.remove(&hash);
-            self.extend(hash, &side.header)?;
-            connected.push(hash);
-        }
-        Ok(Reorg {
-            fork_height,
-            disconnected,
-            connected,
-        })
-    }
-
-    /// Moves the tip off the active chain.
-    fn retreat(&mut self) {
-        let Some(header) = self.active.pop() else {
-            return;
-        };
-        let side = Side {
-            header,
-            height: self.tip.height,
-            chain_work: self.tip.chain_work,
-        };
-        self.side.insert(self.tip.hash, side);
-        let height = self.tip.height - 1;
-        let time = self
-            .active
-            .last()
-            .map_or(self.start.trusted.time, |header| header.time);
-        self.tip = Tip {
-            height,
-            hash: header.prev_blockhash,
-            time,
-            chain_work: self.tip.chain_work - header.work(),
-        };
-    }
-
-    /// Drops one header off the active chain: of those without a child, and not `but`, the one on the branch with
-    /// the least work.
-    fn evict(&mut self, but: BlockHash) -> bool {
-        let parents: BTreeSet<BlockHash> = self
-            .side
-            .values()
-            .map(|side| side.header.prev_blockhash)
-            .collect();
-        let least = self
-            .side
-            .iter()
-            .filter(|(hash, _)| **hash != but && !parents.contains(*hash))
-            .min_by_key(|(hash, side)| (side.chain_work, **hash))
-            .map(|(hash, _)| *hash);
-        least.is_some_and(|hash| self.side.remove(&hash).is_some())
     }
 }

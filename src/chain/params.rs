@@ -9,7 +9,7 @@ use std::str::FromStr;
 
 use bitcoin::block::Header;
 use bitcoin::consensus::Params;
-use bitcoin::{CompactTarget, Target};
+use bitcoin::{CompactTarget, Target, Work};
 
 /// Blocks between two retargets, on every network that retargets.
 pub const RETARGET_INTERVAL: u32 = 2016;
@@ -170,6 +170,21 @@ impl Network {
         bitcoin::constants::genesis_block(self.to_bitcoin()).header
     }
 
+    /// The work that the best chain shows at least: what shows less was made up, or is not all that there is. It is
+    /// Bitcoin Core's `nMinimumChainWork`. On regtest, where headers cost nothing, no amount of it tells anything.
+    pub fn minimum_work(self) -> Option<Work> {
+        let least: u128 = match self {
+            Self::Main => 0x0001_1287_50f8_2f4c_3661_53a3_a030,
+            Self::Testnet3 => 0x17dd_e1c6_49f3_708d_14b6,
+            Self::Testnet4 => 0x09a0_fe15_d017_7d08_6304,
+            Self::Signet => 0x0b46_3ea0_a4b8,
+            Self::Regtest => return None,
+        };
+        let mut bytes = [0; 32];
+        bytes[16..].copy_from_slice(&least.to_be_bytes());
+        Some(Work::from_be_bytes(bytes))
+    }
+
     /// The easiest target that a header may have.
     pub fn pow_limit(self) -> Target {
         let Params {
@@ -198,7 +213,6 @@ impl Network {
         matches!(self, Self::Testnet4)
     }
 
-    /// Whether the target never changes.
     /// The height of the first block after `height`'s child that has a target of its own and not its parent's:
     /// to judge it one must know when the period before it began. None where targets stay, or where the child
     /// itself begins a period.
@@ -209,6 +223,7 @@ impl Network {
             .then(|| child.next_multiple_of(period))
     }
 
+    /// Whether the target never changes.
     pub(super) const fn never_retargets(self) -> bool {
         matches!(self, Self::Regtest)
     }

@@ -72,6 +72,31 @@ impl HeaderRefusal {
         }
     }
 
+    /// Points for misbehaviour of a stranger who sent the header; at 100 it is let go.
+    ///
+    /// All of them for a breach of the rules. Some for what we can't keep: once it is bad luck, again and again a flood.
+    pub const fn points(self) -> u32 {
+        match self {
+            _ if self.is_fault() => 100,
+            Self::TooDeep | Self::Full => 10,
+            _ => 0,
+        }
+    }
+
+    /// What the operator can do when the header is of the own node.
+    pub const fn advice(self) -> &'static str {
+        match self {
+            Self::UnknownParent => {
+                "the block of `trusted-start` is not on its chain; correct it or leave it away, and restart"
+            }
+            Self::NoContext => {
+                "give `trusted-start` its EPOCH_START_TIME, or a newer block, and restart"
+            }
+            Self::TooFarInFuture => "set the clocks of both machines",
+            _ => "check that both are of one network; if they are, remove headers.dat and restart",
+        }
+    }
+
     /// Whether whoever sent the header could have known that no node would ever accept it.
     ///
     /// Not so where the refusal comes from what we lack or from our clock.

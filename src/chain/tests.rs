@@ -7,7 +7,7 @@ use bitcoin::consensus::deserialize;
 use bitcoin::hashes::Hash;
 use bitcoin::{BlockHash, TxMerkleNode, Work};
 
-use super::headers::{MAX_FORK_DEPTH, MAX_SIDE_HEADERS, RECENT};
+use super::headers::{MAX_FORK_BELOW_OWN, MAX_FORK_DEPTH, MAX_SIDE_HEADERS, RECENT};
 use super::*;
 
 /// Far later than every header here.
@@ -202,7 +202,8 @@ fn the_window_is_of_the_last_six() {
 
 #[test]
 fn branches_are_bounded_in_depth_and_number() {
-    let (mut headers, row) = regtest(MAX_FORK_DEPTH + 50);
+    let (headers, row) = regtest(MAX_FORK_DEPTH + 50);
+    let mut headers = headers.believed_from(Network::Regtest.genesis().work());
     let deep = mine(row[48].block_hash(), row[48].time + 1, 1);
     assert_eq!(headers.accept(&deep, NOW), Err(HeaderRefusal::TooDeep));
     let least = mine(row[49].block_hash(), row[49].time + 1, 1);
@@ -226,6 +227,93 @@ fn branches_are_bounded_in_depth_and_number() {
             .is_some()
     );
     assert!(headers.side_headers() <= MAX_SIDE_HEADERS);
+}
+
+#[test]
+fn a_row_made_up_first_locks_nobody_out() {
+    // More than a branch may be deep, and yet the chain of more work takes over.
+    let (mut headers, _) = regtest(MAX_FORK_DEPTH + 10);
+    let genesis = Network::Regtest.genesis();
+    let real = mine_row(genesis.block_hash(), genesis.time, MAX_FORK_DEPTH + 12, 7);
+    for header in &real {
+        headers.accept(header, NOW).expect("well mined");
+    }
+    assert_eq!(headers.tip().hash, real.last().expect("some").block_hash());
+    assert_consistent(&headers);
+    // What was left so deep is not kept, and can't hold anything.
+    assert_eq!(headers.side_headers(), 0);
+    for height in [0, 1, 1023, 1024] {
+        let header = headers.by_height(height.min(headers.tip().height));
+        assert!(header.is_some());
+    }
+}
+
+#[test]
+fn the_own_nodes_chain_is_followed_against_more_work() {
+    let (mut headers, _) = regtest(1200);
+    let headers = &mut headers;
+    let genesis = Network::Regtest.genesis();
+    let own = mine_row(genesis.block_hash(), genesis.time, 400, 7);
+    let below = MAX_FORK_BELOW_OWN as usize;
+    let (first, rest) = own.split_at(RECENT as usize + 1);
+    for (header, is_tip) in first.iter().zip([[false; 6].as_slice(), &[true]].concat()) {
+        // A few blocks may be of a node that was cut off; more are the own node's first word.
+        assert_eq!(
+            headers.accept_own(header, NOW).expect("well mined").is_tip,
+            is_tip
+        );
+        assert!(headers.in_window(headers.by_hash(header.block_hash()).expect("kept").height));
+    }
+    for header in rest {
+        assert!(headers.accept_own(header, NOW).expect("well mined").is_tip);
+    }
+    assert_consistent(headers);
+    // A stranger's longer row does not lead away from it, neither from the start nor from just too deep.
+    for (fork, is_followed) in [(0, false), (400 - below - 1, false), (400 - below, true)] {
+        let parent = headers.by_height(fork as u32).expect("there");
+        let row = mine_row(parent.block_hash(), parent.time, 800, 8);
+        let refused = row
+            .iter()
+            .find_map(|header| headers.accept(header, NOW).err());
+        let refusal = (!is_followed).then_some(HeaderRefusal::TooDeep);
+        assert_eq!(refused, refusal, "from {fork}");
+        assert_eq!(headers.tip().height > 400, is_followed, "from {fork}");
+        assert_consistent(headers);
+    }
+    // What is recent to the own node stays recent, and its next block leads back.
+    assert_eq!(headers.tip().height, 400 - MAX_FORK_BELOW_OWN + 800);
+    assert!(headers.in_window(401) && headers.in_window(395));
+    assert!(!headers.in_window(394) && !headers.in_window(407));
+    let last = own.last().expect("some");
+    let next = mine(last.block_hash(), last.time + 600, 9);
+    assert!(headers.accept_own(&next, NOW).expect("well mined").is_tip);
+    assert_consistent(headers);
+}
+
+#[test]
+fn a_row_that_is_too_long_to_keep_loses_its_least_work() {
+    let (headers, row) = regtest(40);
+    let mut headers = headers.believed_from(Network::Regtest.genesis().work());
+    let own = mine_row(row[19].block_hash(), row[19].time, 3, 3);
+    for header in &own {
+        headers.accept_own(header, NOW).expect("well mined");
+    }
+    for salt in 1..=MAX_SIDE_HEADERS as u32 + 1 {
+        let side = mine(row[30].block_hash(), row[30].time + 1, salt);
+        headers.accept(&side, NOW).expect("well mined");
+    }
+    assert!(headers.side_headers() <= MAX_SIDE_HEADERS);
+    // Less work than any of them, but of the own node.
+    for header in &own {
+        assert!(headers.by_hash(header.block_hash()).is_some());
+    }
+}
+
+#[test]
+fn the_least_work_is_that_of_core() {
+    let least = Network::Main.minimum_work().expect("stated");
+    assert!(least.log2() > 96.0 && least.log2() < 96.2);
+    assert_eq!(Network::Regtest.minimum_work(), None);
 }
 
 /// A trusted start at a block of a chain, as an operator would describe it.

@@ -389,3 +389,25 @@ fn emulation_makes_sense_or_is_refused() {
 }
 
 mod bitcoind;
+
+#[test]
+fn what_cannot_be_kept_is_refused() {
+    let more_than_all = Options {
+        max_peers: Some(4),
+        reserved_outbound: Some(5),
+        ..Options::default()
+    };
+    let refused = Config::resolve(more_than_all).expect_err("there are four");
+    assert!(refused.to_string().contains("reserved-outbound"));
+    let few = Options {
+        max_peers: Some(4),
+        ..Options::default()
+    };
+    assert_eq!(Config::resolve(few).expect("sensible").reserved_outbound, 4);
+    let nowhere = Options {
+        datadir: Some("".into()),
+        ..Options::default()
+    };
+    let refused = Config::resolve(nowhere).expect_err("no folder");
+    assert!(refused.to_string().contains("`datadir` is empty"));
+}

@@ -11,6 +11,7 @@ use base64::prelude::BASE64_STANDARD;
 use serde_json::{Value, json};
 
 use super::datadir::{read_addresses, read_cookie};
+use super::rpc::Code;
 use super::rpc::http::MAX_BODY_BYTES;
 use super::rpc::methods::{self, Method};
 use super::settings::Settings;
@@ -38,9 +39,14 @@ pub fn call(options: &CallOptions) -> anyhow::Result<ExitCode> {
     };
     let settings = Settings::load(flags)?;
     let parameters = read_arguments(&options.method, &options.arguments)?;
-    let address = read_addresses(&settings.folder)
-        .ok_or_else(|| no_node(&settings))?
-        .rpc;
+    let Some(addresses) = read_addresses(&settings.folder) else {
+        // The list of methods is here as well.
+        return match help_text(&options.method, &options.arguments) {
+            Some(text) => print(&format!("{text}\n")).map(|()| ExitCode::SUCCESS),
+            None => Err(no_node(&settings)),
+        };
+    };
+    let address = addresses.rpc;
     let (user, password) = match (&options.rpc_user, &options.rpc_password) {
         (Some(user), Some(password)) => (user.clone(), password.clone()),
         _ => cookie(&settings.folder)?,
@@ -69,14 +75,65 @@ pub fn call(options: &CallOptions) -> anyhow::Result<ExitCode> {
             "the block's parent is not on the node's header chain (getblockchaininfo tells its tip); see --trusted-start in `blocktorrent node --help`"
         );
     }
-    print_answer(&response)
+    let answered = print_answer(&response);
+    let is_unknown = methods::find(&options.method).is_none();
+    if is_unknown && response["error"]["code"] == Code::MethodNotFound as i32 {
+        complain(&unknown_method(&options.method));
+    }
+    answered
+}
+
+/// What `help` answers, which takes no running node.
+fn help_text(method: &str, arguments: &[String]) -> Option<String> {
+    match (method, arguments) {
+        ("help", []) => Some(methods::overview()),
+        ("help", [name]) => methods::find(name).map(Method::usage),
+        _ => None,
+    }
+}
+
+/// What to say of a method that there is not.
+fn unknown_method(name: &str) -> String {
+    let likely = methods::METHODS
+        .iter()
+        .map(|method| (distance(method.name, name), method.name))
+        .min()
+        .filter(|(distance, known)| *distance <= known.len() / 3);
+    match likely {
+        Some((_, known)) => {
+            format!(
+                "`{name}` is no method; did you mean `{known}`? `blocktorrent cli help` lists them"
+            )
+        }
+        None => format!("`{name}` is no method; `blocktorrent cli help` lists them"),
+    }
+}
+
+/// How many letters must be added, removed or changed to make one word of another.
+fn distance(left: &str, right: &str) -> usize {
+    let mut row: Vec<usize> = (0..=right.chars().count()).collect();
+    for (line, one) in left.chars().enumerate() {
+        let mut diagonal = line;
+        let mut before = line + 1;
+        for (cell, other) in row.iter_mut().skip(1).zip(right.chars()) {
+            let changed = diagonal + usize::from(one != other);
+            diagonal = *cell;
+            before = changed.min(before + 1).min(*cell + 1);
+            *cell = before;
+        }
+        if let Some(first) = row.first_mut() {
+            *first = line + 1;
+        }
+    }
+    row.last().copied().unwrap_or_default()
 }
 
 fn no_node(settings: &Settings) -> anyhow::Error {
     anyhow!(
-        "no node runs for network {} in {}; start one with `blocktorrent node`, or name its --datadir and --network",
+        "no node runs for network {} in {}; start one with `blocktorrent node{}`, or name its --datadir and --network",
         settings.config.network,
-        settings.folder.display()
+        settings.folder.display(),
+        settings.flags()
     )
 }
 
@@ -144,7 +201,13 @@ fn read_argument(method: Option<&Method>, place: usize, text: String) -> anyhow:
     serde_json::from_str(&text).map_err(|_| {
         let shown: String = text.chars().take(80).collect();
         let name = parameter.map_or("", |parameter| parameter.name);
-        anyhow!("Error parsing JSON: {shown} ({name} is a number, true, false, null, a list or an object)")
+        let what = match name {
+            "height" | "count" | "nodeid" | "maxfeerate" | "maxburnamount" => "a number",
+            "verbose" => "true or false",
+            "verbosity" => "a number, true or false",
+            _ => "a number, true, false, null, a list or an object",
+        };
+        anyhow!("`{shown}` makes no sense here: {name} is {what}")
     })
 }
 
@@ -213,7 +276,24 @@ mod tests {
         assert!(
             arguments("getblock", &["00", "x"])
                 .unwrap_err()
-                .starts_with("Error parsing JSON: x (verbosity")
+                .starts_with("`x` makes no sense here: verbosity is a number")
         );
+        assert!(
+            arguments("getblockhash", &["abc"])
+                .unwrap_err()
+                .ends_with("height is a number")
+        );
+    }
+
+    #[test]
+    fn a_method_that_there_is_not_is_explained_and_help_needs_no_node() {
+        assert!(unknown_method("getblokcount").contains("did you mean `getblockcount`?"));
+        assert!(!unknown_method("nosuch").contains("did you mean"));
+        assert!(unknown_method("nosuch").contains("cli help"));
+        let all = help_text("help", &[]).unwrap();
+        assert!(all.contains("getblockchaininfo"));
+        let one = help_text("help", &["stop".to_owned()]);
+        assert!(one.is_some_and(|text| text.starts_with("stop")));
+        assert_eq!(help_text("stop", &[]), None);
     }
 }

@@ -21,7 +21,7 @@ use rand::rngs::SysRng;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
-use super::files::{Readers, write_atomically};
+use super::files::{Readers, advice, open_regular, refuse_irregular, write_atomically};
 use crate::config::NetworkName;
 
 /// The user name of the cookie, as Bitcoin Core calls it.
@@ -48,7 +48,7 @@ pub enum DatadirError {
     )]
     InUse(PathBuf),
     /// The system refuses.
-    #[error("can't {what} {}; check the path and its permissions, or give another --datadir", .path.display())]
+    #[error("can't {what} {}; {}, or give another --datadir", .path.display(), advice(.source))]
     Io {
         /// What was tried.
         what: &'static str,
@@ -120,6 +120,7 @@ impl Datadir {
         };
         fs::create_dir_all(folder).map_err(|error| fail("make the folder", folder, error))?;
         let path = folder.join(LOCK);
+        refuse_irregular(&path).map_err(|error| fail("open the lock file", &path, error))?;
         let lock = OpenOptions::new()
             .create(true)
             .truncate(false)
@@ -230,7 +231,7 @@ pub fn read_cookie(folder: &Path) -> io::Result<(String, String)> {
 fn read_small(path: &Path) -> io::Result<String> {
     use std::io::Read;
     let mut text = String::new();
-    File::open(path)?
+    open_regular(path)?
         .take(MAX_SMALL_FILE)
         .read_to_string(&mut text)?;
     Ok(text)
@@ -252,6 +253,18 @@ mod tests {
         assert!(!line.contains('\n'));
         drop(first);
         assert!(Datadir::open(&folder).is_ok());
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn a_lock_that_is_a_pipe_is_refused() {
+        let root = tempfile::tempdir().unwrap();
+        let made = std::process::Command::new("mkfifo")
+            .arg(root.path().join(LOCK))
+            .status();
+        assert!(made.unwrap().success());
+        let refused = Datadir::open(root.path()).unwrap_err().to_string();
+        assert!(!refused.contains("permissions"), "{refused}");
     }
 
     #[test]

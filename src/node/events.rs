@@ -405,7 +405,12 @@ impl News {
             } => {
                 let ms = elapsed.as_micros() as f64 / 1e3;
                 match local {
-                    true => tracing::info!(block = job, height, bytes, "relaying our block"),
+                    true => tracing::info!(
+                        block = job,
+                        height,
+                        bytes,
+                        "relaying a block from this side"
+                    ),
                     false => {
                         tracing::info!(block = job, height, bytes, ms, requests, "block is whole")
                     }

@@ -16,6 +16,42 @@ pub enum Readers {
     OwnerOnly,
 }
 
+/// Opens a file to read it. A pipe, a folder or a device of that name is refused: to open one may take for ever.
+///
+/// # Errors
+///
+/// What the system answers.
+pub fn open_regular(path: &Path) -> io::Result<File> {
+    refuse_irregular(path)?;
+    File::open(path)
+}
+
+/// Refuses what is there and is no regular file.
+///
+/// # Errors
+///
+/// That, or what the system answers; not that nothing is there.
+pub fn refuse_irregular(path: &Path) -> io::Result<()> {
+    match fs::metadata(path) {
+        Ok(found) if !found.is_file() => {
+            let what = "it is no regular file; remove it";
+            Err(io::Error::new(io::ErrorKind::InvalidInput, what))
+        }
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
+        _ => Ok(()),
+    }
+}
+
+/// What to check when the system refuses a file.
+pub fn advice(error: &io::Error) -> &'static str {
+    match error.kind() {
+        io::ErrorKind::PermissionDenied => "check its permissions",
+        io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => "make room on the disk",
+        io::ErrorKind::NotFound => "check the path",
+        _ => "check what is there",
+    }
+}
+
 /// Puts `bytes` at `path`: into a temporary file beside it, to the disk, then under its name.
 ///
 /// After a crash at any moment the file holds what it held before, or `bytes`.
@@ -78,6 +114,20 @@ fn write_new(path: &Path, bytes: &[u8], readers: Readers) -> io::Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[cfg(unix)]
+    #[test]
+    fn a_pipe_is_refused_before_it_is_opened() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("pipe");
+        let made = std::process::Command::new("mkfifo").arg(&path).status();
+        assert!(made.unwrap().success());
+        let refused = open_regular(&path).unwrap_err();
+        assert!(refused.to_string().contains("no regular file"));
+        assert_eq!(advice(&refused), "check what is there");
+        assert!(refuse_irregular(&folder.path().join("nothing")).is_ok());
+        assert!(open_regular(folder.path()).is_err());
+    }
 
     #[test]
     fn a_file_is_replaced_whole_and_nothing_is_left_beside_it() {

@@ -18,6 +18,7 @@ use bitcoin::block::Header;
 use bitcoin::consensus::{deserialize, serialize};
 use bitcoin::hashes::Hash as _;
 
+use super::files::refuse_irregular;
 use super::headers::HeaderBook;
 use super::stop::Stop;
 use crate::chain::{Network, Tip};
@@ -62,6 +63,7 @@ impl HeaderFile {
         book: &HeaderBook,
         now: Time,
     ) -> io::Result<(Self, Loaded)> {
+        refuse_irregular(path)?;
         let mut file = OpenOptions::new()
             .read(true)
             .write(true)

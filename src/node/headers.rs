@@ -4,6 +4,7 @@
 //! in a whole message of headers: the engine owns its judge, commands look at the same chain between two
 //! turns of the engine, and the side towards Bitcoin nodes adds what those announce.
 
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bitcoin::block::Header;
@@ -130,14 +131,65 @@ impl HeaderBook {
         accepted
     }
 
-    /// Judges headers at `now`, one after the other until one is refused.
+    /// Judges headers of a stranger at `now`, one after the other until one is refused.
     pub fn submit_all(&self, headers: &[Header], now: Time) -> Batch {
+        self.submit_by(headers, now, Headers::accept)
+    }
+
+    /// Judges headers that a node of the operator has told, whose chain is followed, until one is refused.
+    pub fn submit_own(&self, headers: &[Header], now: Time) -> Batch {
+        self.submit_by(headers, now, Headers::accept_own)
+    }
+
+    /// Judges headers in whatever order they come, each after its parent. How many of them are known then.
+    pub fn submit_linked(&self, headers: &[[u8; 80]], now: Time) -> usize {
+        let mut children: BTreeMap<BlockHash, Vec<&[u8; 80]>> = BTreeMap::new();
+        for header in headers {
+            let [_, _, _, _, parent @ .., _, _, _, _] =
+                header.first_chunk::<40>().expect("80 bytes");
+            let parent = BlockHash::from_byte_array(*parent);
+            children.entry(parent).or_default().push(header);
+        }
+        let known = children.keys().filter(|hash| self.place(**hash).is_some());
+        let mut ready: Vec<BlockHash> = known.copied().collect();
+        let mut linked = 0;
+        while let Some(parent) = ready.pop() {
+            for header in children.remove(&parent).unwrap_or_default() {
+                if let Ok(accepted) = self.submit(header, now) {
+                    linked += 1;
+                    ready.push(accepted.hash);
+                }
+            }
+        }
+        linked
+    }
+
+    /// A node of the operator holds this block as its best, if it is known here.
+    pub fn vouch(&self, hash: BlockHash) {
+        let reorg = self.lock().vouch(hash);
+        self.tell_tip();
+        if let Ok(Some(reorg)) = reorg {
+            self.tell_news(reorg.connected.len());
+        }
+    }
+
+    /// Whether a block at this height is recent: to the chain, or to the own node.
+    pub fn in_window(&self, height: u32) -> bool {
+        self.lock().in_window(height)
+    }
+
+    fn submit_by(
+        &self,
+        headers: &[Header],
+        now: Time,
+        accept: fn(&mut Headers, &Header, u32) -> Result<Accepted, HeaderRefusal>,
+    ) -> Batch {
         let now = unix_seconds(now);
         let mut batch = Batch::default();
         {
             let mut chain = self.lock();
             for header in headers {
-                match chain.accept(header, now) {
+                match accept(&mut chain, header, now) {
                     Ok(accepted) => {
                         batch.accepted += 1;
                         batch.fresh += usize::from(!accepted.known);
@@ -423,6 +475,23 @@ pub(in crate::node) mod tests {
             chain.median_time
         );
         assert_eq!(book.header(&[9; 32]).map(|view| view.height), None);
+    }
+
+    #[test]
+    fn headers_in_any_order_are_linked_by_their_parents() {
+        let book = HeaderBook::new(Network::Regtest, None).unwrap();
+        let mut parent = Network::Regtest.genesis();
+        let now = Time::from_unix_seconds(u64::from(parent.time) + 100_000);
+        let mut headers = Vec::new();
+        for _ in 0..9 {
+            parent = mine(parent.block_hash(), parent.time + 600);
+            headers.push(bytes(&parent));
+        }
+        let lost = bytes(&mine(BlockHash::from_byte_array([3; 32]), parent.time));
+        headers.reverse();
+        headers.insert(4, lost);
+        assert_eq!(book.submit_linked(&headers, now), 9);
+        assert_eq!(book.chain().height, 9);
     }
 
     #[test]

@@ -31,6 +31,7 @@ pub mod headers;
 pub mod limits;
 pub mod lines;
 pub mod logs;
+pub mod quiet;
 pub mod router;
 pub mod rpc;
 pub mod run;
@@ -43,7 +44,7 @@ pub mod store;
 use std::process::ExitCode;
 
 use crate::cli::{CallOptions, Defaults, DemoOptions};
-use crate::config::{NetworkName, Options};
+use crate::config::{ConfigError, NetworkName, Options};
 
 /// Runs a node until it is told to stop.
 ///
@@ -54,6 +55,23 @@ pub fn run(flags: Options) -> anyhow::Result<()> {
     let settings = settings::Settings::load(flags)?;
     let _flush = logs::start(&settings.config.log, settings.config.log_format)?;
     run::run(&settings)
+}
+
+/// Whether `--print-config` can do what other flags ask of it: it prints the defaults, which are those of a network.
+///
+/// # Errors
+///
+/// One line.
+pub fn check_print_config(flags: &Options) -> anyhow::Result<()> {
+    let network_alone = Options {
+        network: flags.network,
+        ..Options::default()
+    };
+    if *flags != network_alone {
+        let text = "--print-config prints the defaults; of other flags it takes --network alone";
+        return Err(ConfigError::Senseless(text.to_owned()).into());
+    }
+    Ok(())
 }
 
 /// What holds on a network where nothing is said.

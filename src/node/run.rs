@@ -1,6 +1,7 @@
 //! Starts a node, keeps its parts together, and ends them in order.
 
 use std::net::TcpListener as StdListener;
+use std::path::Path;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -13,10 +14,11 @@ use tokio::runtime::{Handle, Runtime};
 use tokio::sync::mpsc;
 
 use super::bitcoin;
-use super::datadir::{Addresses, Datadir};
+use super::datadir::{Addresses, Datadir, DatadirError};
 use super::driver::{Driver, Inputs, Outputs, WholeBlock};
 use super::engine::EngineHandle;
 use super::events::{News, Stamped};
+use super::files;
 use super::headerfile::{self, HeaderFile};
 use super::headers::HeaderBook;
 use super::limits;
@@ -70,18 +72,17 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
     let book = HeaderBook::new(network, config.trusted_start).map_err(|error| {
         ConfigError::Senseless(format!("`trusted-start` makes no sense: {error}"))
     })?;
-    warn_of_retarget(config, network);
-    let mut datadir = Datadir::open(&settings.folder)?;
+    let mut datadir = open_datadir(settings)?;
+    let cant_use = |what: &str, path: &Path, error: std::io::Error| {
+        let advice = files::advice(&error);
+        anyhow!(error).context(format!("can't use {what} {}; {advice}", path.display()))
+    };
     let blocks = datadir.folder().join("blocks");
-    let store = BlockStore::open(&blocks, config.store_bytes).with_context(|| {
-        format!(
-            "can't use the block store {}; check its permissions",
-            blocks.display()
-        )
-    })?;
+    let store = BlockStore::open(&blocks, config.store_bytes)
+        .map_err(|error| cant_use("the block store", &blocks, error))?;
     let headers = datadir.folder().join("headers.dat");
     let (headers, loaded) = HeaderFile::open(&headers, network, &book, clock.now())
-        .with_context(|| format!("can't use {}; check its permissions", headers.display()))?;
+        .map_err(|error| cant_use("the headers", &headers, error))?;
     if loaded.cut_bytes > 0 {
         tracing::warn!(
             bytes = loaded.cut_bytes,
@@ -89,12 +90,18 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
             "headers.dat was damaged or of another start; what is lost is asked for again"
         );
     }
-    for header in store.headers() {
-        // A kept block may be newer than the last header written; one that no longer fits is only kept.
-        book.submit(&header, clock.now()).ok();
-    }
+    // A kept block may be newer than the last header written; one that no longer fits is only kept.
+    book.submit_linked(&store.headers(), clock.now());
     limits::raise_descriptors(config.max_peers);
     let sockets = bind(config)?;
+    // Only now: a node that can't start says why, in one line and nothing else.
+    tracing::info!(
+        version = env!("CARGO_PKG_VERSION"),
+        network = %settings.config.network,
+        datadir = %settings.folder.display(),
+        "blocktorrent starts"
+    );
+    warn_of_retarget(config, network);
     let (peers, callers) = (runtime("peers")?, runtime("rpc")?);
     let parts = Parts {
         network,
@@ -107,6 +114,18 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
     callers.shutdown_timeout(Duration::from_secs(1));
     peers.shutdown_timeout(Duration::from_secs(1));
     outcome
+}
+
+/// The datadir, locked; who has it already is to be stopped by the flags that name it.
+fn open_datadir(settings: &Settings) -> anyhow::Result<Datadir> {
+    Datadir::open(&settings.folder).map_err(|error| match error {
+        DatadirError::InUse(folder) => anyhow!(
+            "the datadir {} is in use by another node; stop that one (`blocktorrent cli{} stop`) or give another --datadir",
+            folder.display(),
+            settings.flags()
+        ),
+        error => error.into(),
+    })
 }
 
 /// A listener whose connections are watched by that runtime.

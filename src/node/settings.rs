@@ -1,6 +1,5 @@
 //! From flags and the configuration file to what holds.
 
-use std::fs::File;
 use std::io::{self, Read};
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
@@ -8,6 +7,7 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context as _, bail};
 
 use super::datadir::{CONFIG_FILE, default_root, network_folder};
+use super::files::{advice, open_regular};
 use crate::chain::Network;
 use crate::cli::Defaults;
 use crate::config::{Config, NetworkName, Options};
@@ -25,6 +25,18 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// The flags that name this node to `blocktorrent cli`, each after a space.
+    pub fn flags(&self) -> String {
+        let mut flags = String::new();
+        if self.config.network != NetworkName::default() {
+            flags += &format!(" --network {}", self.config.network);
+        }
+        if let Some(root) = &self.config.datadir {
+            flags += &format!(" --datadir {}", root.display());
+        }
+        flags
+    }
+
     /// Lays `flags` over the configuration file that they name, or that lies in the datadir.
     ///
     /// # Errors
@@ -55,9 +67,10 @@ fn read_file(flags: &Options) -> anyhow::Result<Options> {
             return Ok(Options::default());
         }
         Err(error) => {
+            let advice = advice(&error);
             return Err(error).with_context(|| {
                 format!(
-                    "can't read the configuration file {}; check the path and its permissions",
+                    "can't read the configuration file {}; {advice}",
                     path.display()
                 )
             });
@@ -68,7 +81,7 @@ fn read_file(flags: &Options) -> anyhow::Result<Options> {
 
 fn read_text(path: &Path) -> io::Result<String> {
     let mut text = String::new();
-    let read = File::open(path)?
+    let read = open_regular(path)?
         .take(MAX_CONFIG_BYTES + 1)
         .read_to_string(&mut text)?;
     if read as u64 > MAX_CONFIG_BYTES {

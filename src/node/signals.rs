@@ -65,8 +65,7 @@ impl Watch {
                 self.first = Some(Instant::now());
                 self.stop.stop();
                 tracing::info!(
-                    signal,
-                    "another one in a second or later ends the node at once"
+                    "heard {signal}; a second one, a second later or more, ends the node at once"
                 );
             }
             Some(first) if first.elapsed() >= TOLD_TWICE => {

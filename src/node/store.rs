@@ -10,11 +10,11 @@
 //!
 //! What it is not: an archive, or a judge. It keeps what the engine found whole.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, BufReader, Read};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use bitcoin::consensus::Decodable as _;
 use bitcoin::hashes::{Hash as _, sha256d};
@@ -55,12 +55,26 @@ pub struct BlockStore {
     max_bytes: u64,
     max_blocks: usize,
     index: Mutex<Index>,
+    /// Told whenever a block has been written, or has not.
+    written: Condvar,
+}
+
+/// A block is being written while this lives.
+struct Writing<'a>(&'a BlockStore, Hash);
+
+impl Drop for Writing<'_> {
+    fn drop(&mut self) {
+        self.0.index().writing.remove(&self.1);
+        self.0.written.notify_all();
+    }
 }
 
 #[derive(Debug, Default)]
 struct Index {
     by_age: BTreeMap<u64, (Hash, u64)>,
     by_hash: BTreeMap<Hash, u64>,
+    /// What is being written just now.
+    writing: BTreeSet<Hash>,
     bytes: u64,
     next: u64,
 }
@@ -70,7 +84,7 @@ impl BlockStore {
     ///
     /// # Errors
     ///
-    /// What the system answers about the folder. A damaged file is removed, with a warning.
+    /// What the system answers about the folder. Damaged files are removed, with one warning.
     pub fn open(folder: &Path, max_bytes: u64) -> io::Result<Self> {
         Self::open_bounded(folder, max_bytes, MAX_BLOCKS)
     }
@@ -78,6 +92,7 @@ impl BlockStore {
     fn open_bounded(folder: &Path, max_bytes: u64, max_blocks: usize) -> io::Result<Self> {
         fs::create_dir_all(folder)?;
         let mut index = Index::default();
+        let mut damaged = 0;
         for entry in fs::read_dir(folder)? {
             let entry = entry?;
             let path = entry.path();
@@ -99,16 +114,25 @@ impl BlockStore {
                     }
                 }
                 Err(error) => {
-                    tracing::warn!(file = %path.display(), %error, "removing a damaged block file");
+                    tracing::debug!(file = %path.display(), %error, "removing a damaged block file");
+                    damaged += 1;
                     remove_file(&path);
                 }
             }
+        }
+        if damaged > 0 {
+            tracing::warn!(
+                folder = %folder.display(),
+                files = damaged,
+                "damaged block files were removed; what is needed of them is asked for again"
+            );
         }
         let store = Self {
             folder: folder.to_owned(),
             max_bytes,
             max_blocks,
             index: Mutex::new(index),
+            written: Condvar::new(),
         };
         store.evict();
         Ok(store)
@@ -124,6 +148,8 @@ impl BlockStore {
         if length > self.max_bytes {
             return Ok(Put::TooLarge);
         }
+        // Whoever brings it at the same time waits, and finds it.
+        let _writing = self.begin(hash);
         // What is damaged, or can't be read, is written again.
         if self.contains(hash) && matches!(self.get(hash), Ok(Some(_))) {
             return Ok(Put::Known);
@@ -144,6 +170,18 @@ impl BlockStore {
         }
         self.evict();
         Ok(Put::Stored)
+    }
+
+    /// Takes a block's place among those that are being written, once nobody else has it.
+    fn begin(&self, hash: &Hash) -> Writing<'_> {
+        let mut index = self.index();
+        while !index.writing.insert(*hash) {
+            index = self
+                .written
+                .wait(index)
+                .unwrap_or_else(PoisonError::into_inner);
+        }
+        Writing(self, *hash)
     }
 
     /// The serialized block, if it is kept. One whose file was damaged is no longer kept, with a warning.
@@ -384,6 +422,27 @@ mod tests {
         assert_eq!(store.get(&hash).unwrap(), Some(bytes));
         assert_eq!((store.len(), store.bytes()), (1, 500));
         assert_eq!(store.headers(), [bytes_of_header]);
+    }
+
+    #[test]
+    fn a_block_brought_by_two_at_once_is_written_once() {
+        let root = tempfile::tempdir().unwrap();
+        let store = BlockStore::open(root.path(), 1 << 20).unwrap();
+        let (hash, bytes) = block(1, 60_000);
+        let barrier = std::sync::Barrier::new(4);
+        let put = || {
+            barrier.wait();
+            store.put(&hash, &bytes).unwrap()
+        };
+        let puts = std::thread::scope(|scope| {
+            let threads = [(); 4].map(|()| scope.spawn(put));
+            threads.map(|thread| thread.join().unwrap())
+        });
+        let stored = puts.iter().filter(|put| **put == Put::Stored);
+        assert_eq!(stored.count(), 1);
+        assert_eq!(store.index().next, 1);
+        assert!(store.index().writing.is_empty());
+        assert_eq!(store.len(), names(root.path()).len());
     }
 
     #[test]

@@ -220,12 +220,13 @@ impl Bitcoind {
     /// Waits until a block is its tip or below it.
     pub fn wait_for_block_or_more(&self, hash: BlockHash) {
         loop {
+            // In this order: it may come between two calls.
+            let tip = self.tip();
             let header = self.rpc("getblockheader", json!([hash]));
             let confirmations = header.ok().and_then(|it| it["confirmations"].as_i64());
             if confirmations.is_some_and(|count| count > 0) {
                 return;
             }
-            let tip = self.tip();
             let patience_ms = PATIENCE.as_millis() as u64 / 2;
             let next = self.call("waitfornewblock", json!([patience_ms, tip]));
             assert_ne!(next["hash"], json!(tip), "nothing more: {}", self.tail());

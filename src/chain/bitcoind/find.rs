@@ -26,6 +26,8 @@ const LOCAL: &str = "127.0.0.1";
 pub enum Finding {
     /// A way to reach the node.
     Found(String),
+    /// A way to reach the node, by what was said or is usual: whether it is there the first try will tell.
+    Tries(String),
     /// What would make it faster or possible, and how to get it.
     Lacks(String),
 }
@@ -34,6 +36,7 @@ impl fmt::Display for Finding {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Found(line) => write!(formatter, "found {line}"),
+            Self::Tries(line) => write!(formatter, "will try {line}"),
             Self::Lacks(line) => write!(formatter, "lacks {line}"),
         }
     }
@@ -82,10 +85,12 @@ fn find_below(spec: &NodeSpec, network: Network, usual: Option<&Path>) -> Found 
         host: rpc_host,
         datadir: None,
         conf: Conf::default(),
+        is_another: false,
         found: Found::default(),
     };
     if is_here {
         search.read_conf(usual);
+        search.forget_another();
     }
     search.rpc();
     search.p2p();
@@ -99,12 +104,18 @@ struct Search<'a> {
     host: &'a str,
     datadir: Option<PathBuf>,
     conf: Conf,
+    /// Whether a node was spelled out that is not the one of the default datadir.
+    is_another: bool,
     found: Found,
 }
 
 impl Search<'_> {
     fn note_found(&mut self, line: String) {
         self.found.report.push(Finding::Found(one_line(&line)));
+    }
+
+    fn note_try(&mut self, line: String) {
+        self.found.report.push(Finding::Tries(one_line(&line)));
     }
 
     fn note_lack(&mut self, line: &str) {
@@ -144,6 +155,55 @@ impl Search<'_> {
         };
     }
 
+    /// What lies in the default datadir is of the node that has it: if another one was spelled out, its port says so,
+    /// nothing of it is taken.
+    fn forget_another(&mut self) {
+        if self.spec.datadir.is_some() {
+            return;
+        }
+        let port = |way: &Way<PeerAddress>, usual: u16| match way {
+            Way::At(address) => Some(address.port().unwrap_or(usual)),
+            Way::Find | Way::Off => None,
+        };
+        let rpc = port(&self.spec.rpc, self.network.core_rpc_port());
+        let p2p = port(&self.spec.p2p, self.network.core_p2p_port());
+        let is_it = match (rpc, p2p) {
+            (Some(rpc), _) => rpc == self.conf_rpc_port(),
+            (None, Some(p2p)) => p2p == self.conf_p2p_port() && self.p2p_is_here(),
+            (None, None) => true,
+        };
+        if !is_it {
+            self.is_another = true;
+            self.conf = Conf::default();
+            self.datadir = None;
+        }
+    }
+
+    fn p2p_is_here(&self) -> bool {
+        match &self.spec.p2p {
+            Way::At(address) => is_loopback(address.host()),
+            Way::Find | Way::Off => true,
+        }
+    }
+
+    fn conf_port(&self, key: &str) -> Option<u16> {
+        self.conf_value(key).and_then(|port| port.parse().ok())
+    }
+
+    /// Where the node of `bitcoin.conf` has its RPC.
+    fn conf_rpc_port(&self) -> u16 {
+        let bound = || bound_address(self.conf_value("rpcbind")).and_then(|(_, port)| port);
+        let port = self.conf_port("rpcport").or_else(bound);
+        port.unwrap_or(self.network.core_rpc_port())
+    }
+
+    /// Where the node of `bitcoin.conf` listens.
+    fn conf_p2p_port(&self) -> u16 {
+        let bound = bound_address(self.conf_value("bind")).and_then(|(_, port)| port);
+        let port = bound.or_else(|| self.conf_port("port"));
+        port.unwrap_or(self.network.core_p2p_port())
+    }
+
     fn read_file(&mut self, path: &Path) {
         match read_text(path) {
             Ok(text) => self.conf.add(&text),
@@ -164,24 +224,20 @@ impl Search<'_> {
         let (host, port) = match &self.spec.rpc {
             Way::Off => return,
             Way::At(address) => (address.host(), address.port()),
+            Way::Find if self.is_another => {
+                return self.note_lack("an RPC address: only its P2P port was given, and the bitcoind of the usual datadir has another; give rpc=HOST:PORT, or datadir=DIR");
+            }
             Way::Find => (self.host, None),
         };
         if self.conf.is_off(self.network, "server") {
             self.note_lack("an RPC server: server=0 stands in bitcoin.conf; take it out");
         }
         let bound = bound_address(self.conf_value("rpcbind"));
-        let usual = self.network.core_rpc_port();
-        let (host, conf_port) = match (&self.spec.rpc, &bound) {
-            (Way::Find, Some((bound, port))) => (bound.as_str(), *port),
-            (_, bound) => (host, bound.as_ref().and_then(|(_, port)| *port)),
+        let host = match (&self.spec.rpc, &bound) {
+            (Way::Find, Some((bound, _))) => bound.as_str(),
+            _ => host,
         };
-        let port = port
-            .or_else(|| {
-                self.conf_value("rpcport")
-                    .and_then(|port| port.parse().ok())
-            })
-            .or(conf_port)
-            .unwrap_or(usual);
+        let port = port.unwrap_or_else(|| self.conf_rpc_port());
         let address = join(host, port);
         let Some(credentials) = self.credentials() else {
             return self.note_lack(&format!(
@@ -190,7 +246,7 @@ impl Search<'_> {
         };
         match &credentials {
             Credentials::Login(login) => {
-                self.note_found(format!("RPC at {address}, as user {:?}", login.user));
+                self.note_try(format!("RPC at {address}, as user {:?}", login.user));
             }
             Credentials::Cookie(path) if path.is_file() => {
                 self.note_found(format!("RPC at {address}, by the cookie {}", path.display()));
@@ -201,6 +257,17 @@ impl Search<'_> {
             )),
         }
         self.found.rpc = Some((address, credentials));
+    }
+
+    /// Whether the node is on another machine and does not have the usual ports.
+    fn is_unusual(&self) -> bool {
+        let usual = self.network.core_rpc_port();
+        let Way::At(rpc) = &self.spec.rpc else {
+            return false;
+        };
+        !is_loopback(rpc.host())
+            && self.spec.datadir.is_none()
+            && rpc.port().unwrap_or(usual) != usual
     }
 
     fn credentials(&self) -> Option<Credentials> {
@@ -234,16 +301,18 @@ impl Search<'_> {
                     "a P2P port: listening is off in bitcoin.conf; with listen=1 blocks come and go faster",
                 );
             }
+            Way::Find if self.is_another || self.is_unusual() => {
+                return self.note_lack(
+                    "a P2P port: only its RPC was given, at a port of its own; with p2p=HOST:PORT, or datadir=DIR, blocks come and go faster",
+                );
+            }
             Way::Find => {
                 let bound = bound_address(self.conf_value("bind"));
-                let (host, port) = bound.unwrap_or_else(|| (self.host.to_owned(), None));
-                let port = port
-                    .or_else(|| self.conf_value("port").and_then(|port| port.parse().ok()))
-                    .unwrap_or(self.network.core_p2p_port());
-                join(&host, port)
+                let host = bound.map_or_else(|| self.host.to_owned(), |(host, _)| host);
+                join(&host, self.conf_p2p_port())
             }
         };
-        self.note_found(format!("P2P at {address}"));
+        self.note_try(format!("P2P at {address}"));
         self.found.p2p = Some(address);
     }
 
@@ -253,7 +322,10 @@ impl Search<'_> {
             Way::At(addresses) => {
                 self.found.zmq = addresses.iter().map(|one| one.host_port()).collect();
                 let line = format!("ZMQ at {}", self.found.zmq.join(", "));
-                self.note_found(line);
+                self.note_try(line);
+            }
+            Way::Find if self.is_another => {
+                self.note_lack("ZMQ publishers: none were given for it; with zmq=tcp://HOST:PORT, or datadir=DIR, a block is handed over without being asked for");
             }
             Way::Find => {
                 let lines: Vec<ZmqNotification> = Topic::ALL
@@ -380,6 +452,9 @@ fn join(host: &str, port: u16) -> String {
 }
 
 fn read_text(path: &Path) -> io::Result<String> {
+    if !path.metadata()?.is_file() {
+        return Err(io::Error::other("it is no regular file"));
+    }
     let mut bytes = Vec::new();
     let read = File::open(path)?
         .take(MAX_CONF_BYTES + 1)

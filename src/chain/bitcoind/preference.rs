@@ -165,8 +165,15 @@ impl Nodes {
         self.choose(now);
     }
 
-    /// A node without RPC is connected: until more is heard of it, nothing speaks against it.
+    /// A node is connected by P2P or ZMQ. One without RPC: until more is heard of it, nothing speaks against it. One
+    /// with RPC that did not answer: it is asked at once, for it has come back.
     pub fn handle_reached(&mut self, now: Time, node: usize) {
+        if let Some(node) = self.nodes.get_mut(node)
+            && node.has_rpc
+            && !node.status.state.is_usable()
+        {
+            node.probe_at = node.probe_at.map(|at| at.min(now));
+        }
         let is_new = |node: &&Node| !node.has_rpc && !node.status.state.is_usable();
         if self.nodes.get(node).filter(is_new).is_some() {
             let reason = "connected, and has told no block yet".into();
@@ -184,6 +191,22 @@ impl Nodes {
         lost.has_failed |= lost.status.state.is_usable();
         self.set_state(now, node, State::Unreachable, reason);
         self.choose(now);
+    }
+
+    /// A node's headers are refused here for this reason, or are not any more. Whether that is new.
+    pub fn handle_foreign(&mut self, now: Time, node: usize, reason: Option<String>) -> bool {
+        let Some(judged) = self.nodes.get_mut(node) else {
+            return false;
+        };
+        let is_new = judged.status.foreign != reason;
+        judged.status.foreign = reason;
+        // One that does not answer is not judged by its chain.
+        let is_judged =
+            judged.status.state.is_usable() || judged.status.state == State::WrongNetwork;
+        if is_new && is_judged {
+            self.judge_all(now, node);
+        }
+        is_new
     }
 
     /// Something that was thought to work did not, such as a closed connection: the node is asked now.

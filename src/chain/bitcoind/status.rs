@@ -20,7 +20,7 @@ pub enum State {
     Unreachable,
     /// It refuses our login or our address, or what listens there is no bitcoind.
     Refused,
-    /// Its chain begins with another block.
+    /// Its chain begins with another block, or is one that this node can't follow.
     WrongNetwork,
     /// It starts up.
     WarmingUp,
@@ -85,16 +85,24 @@ pub struct Status {
     pub info: Option<BlockchainInfo>,
     /// Failures since it last answered.
     pub failures: u32,
+    /// Why its chain can't be followed here, if so.
+    pub foreign: Option<String>,
 }
 
 impl Status {
     /// The state that follows from what was heard while the best block that anyone knows has height `best`, and why;
     /// `None` if nothing was heard.
     pub fn judge(&self, best: u32) -> Option<(State, String)> {
+        if let Some(reason) = &self.foreign {
+            return Some((State::WrongNetwork, reason.clone()));
+        }
         let height = self.height?;
         let info = self.info.as_ref();
         let best = best.max(info.map_or(0, |info| info.headers)).max(height);
-        if let Some(info) = info.filter(|info| info.initial_block_download) {
+        // On regtest a node that has all there is calls itself behind for the age of its last block.
+        let has_all = |info: &BlockchainInfo| info.chain == "regtest" && best - height <= MAX_LAG;
+        let is_behind = |info: &&BlockchainInfo| info.initial_block_download && !has_all(info);
+        if let Some(info) = info.filter(is_behind) {
             let percent = info.verification_progress.clamp(0.0, 1.0) * 100.0;
             let reason =
                 format!("catches up with the network: block {height} of {best}, {percent:.1}%");

@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::backoff::Backoff;
 use super::error::one_line;
@@ -33,6 +33,8 @@ const HANDSHAKE_TIME: Duration = Duration::from_secs(5);
 const LEAST_WAIT: Duration = Duration::from_millis(250);
 /// The longest wait: trying costs next to nothing, and every second without notifications costs blocks.
 const MOST_WAIT: Duration = Duration::from_secs(15);
+/// How long a connection must have been of use for the next try to come at once.
+const STEADY_TIME: Duration = Duration::from_secs(10);
 /// After so long without a byte the system asks whether the other side is there still.
 const KEEPALIVE_TIME: Duration = Duration::from_secs(30);
 
@@ -127,12 +129,17 @@ impl Listener {
                 Err(_) => "no answer within 5 s".to_owned(),
                 Ok(Err(reason)) => reason,
                 Ok(Ok((stream, decoder))) => {
-                    backoff.succeeded();
                     self.last_reason = None;
-                    match self.listen(stream, decoder).await {
+                    let since = Instant::now();
+                    let reason = match self.listen(stream, decoder).await {
                         Err(Unheard) => return,
                         Ok(reason) => reason,
+                    };
+                    // What shakes hands and hangs up is waited for longer each time.
+                    if since.elapsed() >= STEADY_TIME {
+                        backoff.succeeded();
                     }
+                    reason
                 }
             };
             let reason = one_line(&format!("ZMQ at {}: {reason}", self.address));

@@ -21,7 +21,7 @@ pub enum PeerEvent {
     Advertised(Advert),
     /// Headers, asked for or announced; each the parent of the next, and nothing else was checked.
     Headers(Vec<Header>),
-    /// Blocks that the peer has.
+    /// Blocks that the peer has: the last of its announcement, at most [`super::MAX_TOLD_BLOCKS`].
     BlocksAnnounced(Vec<BlockHash>),
     /// A block that we asked for (or any, from our own node), serialized, with its boundaries checked and nothing
     /// else.
@@ -247,6 +247,8 @@ refusals! {
     Order = "message out of order", 10;
     /// A second `version`, `verack` and the like.
     Duplicate = "duplicate message", 10;
+    /// More blocks in one `inv` than answer a `getblocks`, which we never send.
+    Inventories = "inventory of too many blocks", 20;
     /// More entries than the protocol allows.
     TooMany = "too many entries", 100;
     /// Headers in one message of which one does not follow the one before.

@@ -64,6 +64,10 @@ pub const MAX_INVENTORY: usize = 50_000;
 ///
 /// Reason: the protocol's; a locator of 101 hashes reaches back beyond any chain there can be.
 pub const MAX_LOCATOR: usize = 101;
+/// Most hashes of one `inv` that are told, the last ones.
+///
+/// Reason: Bitcoin Core announces at most eight at once; whoever announces more asks to be asked for headers.
+pub const MAX_TOLD_BLOCKS: usize = 16;
 /// Most hashes of blocks that answer one `getblocks` (the protocol's, since 2010).
 ///
 /// Reason: the protocol's; whoever asks takes as many for the sign that there are more.

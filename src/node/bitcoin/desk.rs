@@ -24,6 +24,7 @@ use super::status::NodeStatus;
 use crate::chain::bitcoind::answer::BlockchainInfo;
 use crate::chain::bitcoind::follow::FollowInput;
 use crate::chain::bitcoind::{Nodes, RpcError};
+use crate::chain::headers::RECENT;
 use crate::chain::p2p::connection::Accepted;
 use crate::chain::p2p::{CloseReason, PeerEvent};
 use crate::chain::{Network, Tip};
@@ -31,6 +32,7 @@ use crate::net::Clock;
 use crate::node::driver::WholeBlock;
 use crate::node::engine::EngineHandle;
 use crate::node::headers::HeaderBook;
+use crate::node::quiet::Quiet;
 use crate::node::router::BlockQueue;
 use crate::node::sessions::SessionsIn;
 use crate::node::stop::Stop;
@@ -140,6 +142,21 @@ pub(super) struct Inputs {
     pub queries: mpsc::Receiver<Query>,
 }
 
+/// Lines of log that others can cause, each kind now and then.
+#[derive(Debug, Default)]
+pub(super) struct Lines {
+    pub own_header: Quiet,
+    pub compact: Quiet,
+    pub block: Quiet,
+    pub doubt: Quiet,
+    pub parent: Quiet,
+    pub nobody: Quiet,
+    pub zmq_lost: Quiet,
+    pub zmq_up: Quiet,
+    pub zmq_down: Quiet,
+    pub p2p_down: Quiet,
+}
+
 /// The desk. See the module's documentation.
 #[derive(Debug)]
 pub(super) struct Desk {
@@ -163,6 +180,8 @@ pub(super) struct Desk {
     pub transactions: super::transactions::Sink,
     /// The height from which on blocks are held, once the chain is known to be at the tip.
     pub floor: Option<u32>,
+    /// Lines of log that others can cause.
+    pub lines: Lines,
     /// When the progress of the headers was told last.
     pub progress: Option<Time>,
     pub status: watch::Sender<Arc<Vec<NodeStatus>>>,
@@ -323,7 +342,9 @@ impl Desk {
     }
 
     fn on_tip(&mut self, tip: Tip) {
-        if self.floor.is_some() {
+        if let Some(floor) = &mut self.floor {
+            // The own node's chain may be shorter than one that was followed before.
+            *floor = (*floor).min((tip.height + 1).saturating_sub(RECENT));
             self.hold_missing(tip, super::hold::Patience::RelayMayBring);
         }
         self.is_status_stale = true;

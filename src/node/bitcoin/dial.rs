@@ -55,7 +55,7 @@ impl Desk {
             // Without BIP324: whoever could listen between this node and that one could as well read their
             // memory, and a block of 2 MB is spared its encryption.
             Ok(address) => self.dial(Kind::Node(node), address, Role::OurNode, V2::Off),
-            Err(reason) => self.redial_node(node, false, &CloseReason::Unreachable(reason)),
+            Err(reason) => self.redial_node(node, None, &CloseReason::Unreachable(reason)),
         }
     }
 

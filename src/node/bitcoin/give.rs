@@ -135,6 +135,12 @@ impl Desk {
             self.shared.kept.forget(hash.to_byte_array());
             self.reject_in_engine(hash);
         }
+        if verdict == Verdict::Accepted
+            && self.ledger.is_doubted(&hash, node)
+            && let Some(more) = self.lines.doubt.turn()
+        {
+            tracing::warn!(%hash, node, "the Bitcoin node told of a block that it did not have: is its ZMQ that of another node? It was given the block{more}");
+        }
         if self.ledger.verdict(hash, node, verdict, now) {
             self.tell_line(hash);
         }
@@ -180,8 +186,23 @@ impl Desk {
     /// P2P if it has no RPC.
     pub fn feed(&mut self, node: NodeNumber, now: Time) {
         let tip = *self.shared.book.watch_tip().borrow();
+        if let Some(link) = self.links.get_mut(node)
+            && link.doubt_at.take_if(|at| *at <= now).is_some()
+        {
+            link.feed.start();
+        }
         while let Some((next, by_rpc)) = self.next_for(node, tip, now) {
             let (height, hash) = next;
+            // Of what was only heard from it, by ZMQ for one, it may know nothing: its best block tells.
+            match self.ledger.doubt_at(&hash, node).filter(|_| by_rpc) {
+                Some(at) if at <= now => self.ledger.doubt(&hash, node),
+                Some(at) => {
+                    if let Some(link) = self.links.get_mut(node) {
+                        link.doubt_at = link.doubt_at.or(Some(at));
+                    }
+                }
+                None => {}
+            }
             match self.ledger.standing(&hash, node, by_rpc) {
                 Standing::Answered(Verdict::Invalid(_)) => return,
                 Standing::Given => {

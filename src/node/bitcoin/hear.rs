@@ -128,7 +128,8 @@ impl Desk {
         self.fetches.gone(number);
         match peer.kind {
             Kind::Node(node) => {
-                self.redial_node(node, peer.info.is_some(), &reason);
+                let lasted = self.now().since(peer.since);
+                self.redial_node(node, peer.info.is_some().then_some(lasted), &reason);
             }
             Kind::Relay | Kind::Inbound | Kind::Gossip | Kind::Feeler => {
                 tracing::debug!(remote = %peer.remote, %reason, "P2P connection ended");
@@ -193,7 +194,13 @@ impl Desk {
 
     fn on_headers(&mut self, number: PeerNumber, kind: Kind, headers: &[Header]) {
         let now = self.now();
-        let batch = self.shared.book.submit_all(headers, now);
+        let book = &self.shared.book;
+        let batch = match kind {
+            Kind::Node(_) => book.submit_own(headers, now),
+            Kind::Relay | Kind::Inbound | Kind::Gossip | Kind::Feeler => {
+                book.submit_all(headers, now)
+            }
+        };
         if batch.fresh > 0
             && let Some(peer) = self.peers.get_mut(number)
         {
@@ -212,6 +219,9 @@ impl Desk {
         match batch.refusal {
             None => {
                 self.peers.send(number, PeerCommand::HeadersConnected(true));
+                if let Kind::Node(node) = kind {
+                    self.nodes.handle_foreign(now, node, None);
+                }
             }
             Some(HeaderRefusal::UnknownParent) => {
                 self.peers
@@ -220,16 +230,15 @@ impl Desk {
                 self.ask_headers_of(number);
                 return;
             }
-            Some(refusal) if refusal.is_fault() && !matches!(kind, Kind::Node(_)) => {
-                let reason = refusal.reason();
-                let points = 100;
-                self.peers
-                    .send(number, PeerCommand::Misbehave { points, reason });
-                return;
-            }
-            Some(refusal) => {
-                tracing::warn!(?kind, reason = refusal.reason(), "a header was refused");
-            }
+            Some(refusal) => match kind {
+                Kind::Node(node) => self.on_own_refusal(node, refusal),
+                Kind::Relay | Kind::Inbound | Kind::Gossip | Kind::Feeler => {
+                    self.on_refused_header(number, refusal);
+                    if refusal.is_fault() {
+                        return;
+                    }
+                }
+            },
         }
         if let Kind::Node(node) = kind {
             let fate = asked.and_then(|asked| asked.fate);
@@ -248,6 +257,17 @@ impl Desk {
         }
         if batch.fresh > 0 {
             self.fetches.renew(now);
+        }
+    }
+
+    /// A stranger's header was refused.
+    fn on_refused_header(&mut self, number: PeerNumber, refusal: HeaderRefusal) {
+        let (points, reason) = (refusal.points(), refusal.reason());
+        tracing::debug!(peer = number.0, reason, "a header was refused");
+        self.dialler.tally.refused_header();
+        if points > 0 {
+            self.peers
+                .send(number, PeerCommand::Misbehave { points, reason });
         }
     }
 
@@ -280,6 +300,10 @@ impl Desk {
             }
             self.on_pushed_tip(node, hash, height + 1);
         }
+        if !self.peers.begin_compact(number) {
+            // It is fetched whole, if nobody else brings it.
+            return self.on_headers(number, kind, &[compact.header]);
+        }
         let header = serialize(&compact.header);
         let header = header.try_into().expect("a header has 80 bytes");
         let compact = relay::CompactBlock {
@@ -304,6 +328,9 @@ impl Desk {
 
     /// The transactions that a compact block lacked have come.
     fn complete(&mut self, peer: PeerNumber, hash: BlockHash, lacking: Vec<Bytes>) {
+        if !self.peers.begin_compact(peer) {
+            return;
+        }
         let engine = self.shared.engine.clone();
         self.spawn(async move {
             let answer = engine.ask(|reply| Command::CompleteCompact {
@@ -325,6 +352,7 @@ impl Desk {
         hash: BlockHash,
         answer: Result<CompactAnswer, SubmitRefusal>,
     ) {
+        self.peers.end_compact(peer);
         match answer {
             Ok(CompactAnswer::Known | CompactAnswer::Whole(_)) => {}
             Ok(CompactAnswer::Lacking(_, indexes)) => {
@@ -338,7 +366,11 @@ impl Desk {
             Err(SubmitRefusal::Header(relay::HeaderRefusal::UnknownParent)) => {
                 self.ask_headers_of(peer);
             }
-            Err(refusal) => tracing::warn!(%hash, %refusal, "a compact block was refused"),
+            Err(refusal) => {
+                if let Some(more) = self.lines.compact.turn() {
+                    tracing::warn!(%hash, %refusal, "a compact block was refused{more}");
+                }
+            }
         }
     }
 }

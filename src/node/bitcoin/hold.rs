@@ -122,7 +122,11 @@ impl Desk {
                 Purpose::Serve(peer) => self.serve_nothing(peer, hash),
                 // It is asked for again when the node is looked at again.
                 Purpose::Feed(_) => {}
-                Purpose::Hold => tracing::warn!(%hash, "nobody has this block"),
+                Purpose::Hold => {
+                    if let Some(more) = self.lines.nobody.turn() {
+                        tracing::warn!(%hash, "nobody has this block{more}");
+                    }
+                }
             }
         }
         for (hash, origin) in step.ask {
@@ -247,7 +251,7 @@ impl Desk {
         let place = self.shared.book.place(hash);
         let within =
             |depth: u32| place.is_none_or(|(height, _)| height.saturating_add(depth) > tip);
-        let recent = within(RECENT);
+        let recent = place.is_none_or(|(height, _)| self.shared.book.in_window(height));
         if recent {
             let engine = &self.shared.engine;
             let asked = engine.begin(|reply| Command::SubmitBlock { block, reply });
@@ -327,7 +331,9 @@ impl Desk {
                 self.lack_parent(hash, via);
             }
             Err(refusal) => {
-                tracing::warn!(%hash, %via, %refusal, "a block was refused");
+                if let Some(more) = self.lines.block.turn() {
+                    tracing::warn!(%hash, %via, %refusal, "a block was refused{more}");
+                }
                 if let Origin::Peer(peer) = origin {
                     let reason = "a block that is not its header's";
                     let points = 100;
@@ -344,10 +350,10 @@ impl Desk {
         let rpc = self.links.iter().any(Link::rpc_is_up);
         if self.lack_headers() || rpc {
             tracing::debug!(%hash, %via, "the parent is not known; asking for headers");
-        } else {
+        } else if let Some(more) = self.lines.parent.turn() {
             tracing::warn!(
                 %hash, %via,
-                "the parent is not known, and nobody can be asked for headers: give this node RPC or P2P to bitcoind"
+                "the parent is not known, and nobody can be asked for headers: give this node RPC or P2P to bitcoind{more}"
             );
         }
     }

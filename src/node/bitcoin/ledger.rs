@@ -3,6 +3,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 use std::fmt::{self, Write as _};
+use std::time::Duration;
 
 use bitcoin::BlockHash;
 
@@ -12,6 +13,9 @@ use crate::time::Time;
 const MAX_RECORDS: usize = 288;
 /// Times remembered at which a block was heard of: four Bitcoin nodes by four ways each.
 const MAX_HEARD: usize = 16;
+
+/// How long a node may take from telling of a block to having it as its best one: the largest ones take a second.
+const DOUBT_TIME: Duration = Duration::from_secs(5);
 
 /// Names one of the configured Bitcoin nodes, in order of preference from 0.
 pub type NodeNumber = usize;
@@ -93,6 +97,8 @@ impl fmt::Display for Verdict {
 pub struct Given {
     /// It was heard of from there.
     pub has: bool,
+    /// It was heard of from there, and the node did not come to have it.
+    pub is_doubted: bool,
     /// When it went out by P2P.
     pub p2p: Option<Time>,
     /// When `submitblock` was called.
@@ -217,7 +223,8 @@ impl Ledger {
             record.heard.insert(place, (via, time));
         }
         if let Some(node) = via.node() {
-            record.given.entry(node).or_default().has = true;
+            let given = record.given.entry(node).or_default();
+            given.has = !given.is_doubted;
         }
         first
     }
@@ -243,6 +250,32 @@ impl Ledger {
             Some(given) if !by_rpc && given.p2p.is_some() => Standing::Given,
             _ => Standing::NotGiven,
         }
+    }
+
+    /// Until when a node that has told of a block, and was not given it, may take to have it as its best one.
+    pub fn doubt_at(&self, hash: &BlockHash, node: NodeNumber) -> Option<Time> {
+        let record = self.get(hash)?;
+        let given = record.given.get(&node)?;
+        if !given.has || given.is_doubted || given.submitted.is_some() || given.verdict.is_some() {
+            return None;
+        }
+        let mut heard = record.heard.iter();
+        let (_, first) = heard.find(|(via, _)| via.node() == Some(node))?;
+        Some(*first + DOUBT_TIME)
+    }
+
+    /// A node does not have a block that was heard of from there: what told of it may be of another node.
+    pub fn doubt(&mut self, hash: &BlockHash, node: NodeNumber) {
+        let record = self.records.get_mut(hash);
+        if let Some(given) = record.and_then(|record| record.given.get_mut(&node)) {
+            (given.has, given.is_doubted) = (false, true);
+        }
+    }
+
+    /// Whether a node was given a block of which it had told.
+    pub fn is_doubted(&self, hash: &BlockHash, node: NodeNumber) -> bool {
+        let given = self.get(hash).and_then(|record| record.given.get(&node));
+        given.is_some_and(|given| given.is_doubted)
     }
 
     /// Whether a block may be given to a node: it is neither known to be invalid nor from that node, and was
@@ -372,6 +405,23 @@ mod tests {
             Standing::Answered(invalid)
         );
         assert!(!ledger.give(hash(2), 0, true, at(11)));
+    }
+
+    #[test]
+    fn what_a_node_told_of_and_does_not_have_is_given_to_it() {
+        let mut ledger = Ledger::default();
+        ledger.heard(hash(1), Via::Relay, at(0));
+        ledger.heard(hash(1), Via::Zmq(0), at(100));
+        assert!(!ledger.give(hash(1), 0, true, at(200)));
+        assert_eq!(ledger.doubt_at(&hash(1), 0), Some(at(5_100)));
+        assert_eq!(ledger.doubt_at(&hash(1), 1), None);
+        ledger.doubt(&hash(1), 0);
+        assert_eq!(ledger.standing(&hash(1), 0, true), Standing::NotGiven);
+        // It may tell of it again.
+        ledger.heard(hash(1), Via::Zmq(0), at(6_000));
+        assert!(ledger.give(hash(1), 0, true, at(6_000)));
+        assert!(ledger.is_doubted(&hash(1), 0));
+        assert_eq!(ledger.doubt_at(&hash(1), 0), None);
     }
 
     #[test]

@@ -7,17 +7,18 @@ use bitcoin::block::Header;
 use bitcoin::consensus::deserialize;
 use bytes::Bytes;
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::feed::Feed;
 use super::ledger::{NodeNumber, Verdict};
 use super::status::{Counts, NodeStatus};
-use crate::chain::Network;
 use crate::chain::bitcoind::answer::{BlockchainInfo, SubmitAnswer};
 use crate::chain::bitcoind::backoff::Backoff;
 use crate::chain::bitcoind::mempool::Feed as MempoolFeed;
 use crate::chain::bitcoind::rpc::MAX_WAIT;
 use crate::chain::bitcoind::zmq::{Zmq, ZmqEvent};
 use crate::chain::bitcoind::{Rpc, RpcError, Status};
+use crate::chain::{HeaderRefusal, Network};
 use crate::net::Clock;
 use crate::node::headers::HeaderBook;
 use crate::node::stop::Stop;
@@ -44,6 +45,8 @@ pub enum NodeReport {
         /// The height of it.
         height: u32,
     },
+    /// A header of its chain was refused here.
+    Refused(HeaderRefusal),
     /// What it said of a block that was submitted to it.
     Submitted {
         /// The hash of it.
@@ -81,6 +84,8 @@ pub struct Link {
     pub redial: Backoff,
     /// Its best block and the height of that, as far as it told.
     pub tip: Option<(BlockHash, u32)>,
+    /// When to look whether it has what was heard from it.
+    pub doubt_at: Option<Time>,
     /// What it lacks and is given.
     pub feed: Feed,
     /// Its answers.
@@ -119,6 +124,7 @@ impl Link {
             redial_at: None,
             redial: Backoff::new(LEAST_WAIT, MOST_WAIT, seed),
             tip: None,
+            doubt_at: None,
             feed: Feed::default(),
             counts: Counts::default(),
             subversion: None,
@@ -188,7 +194,12 @@ impl Link {
 
     /// When to look at it again.
     pub fn deadline(&self, now: Time) -> Option<Time> {
-        let times = [self.feed.deadline(now), self.redial_at, self.follow_at];
+        let times = [
+            self.feed.deadline(now),
+            self.redial_at,
+            self.follow_at,
+            self.doubt_at,
+        ];
         times.into_iter().flatten().min()
     }
 
@@ -272,9 +283,16 @@ impl Listener {
                 return Ok(Unheard);
             }
             let seen = hash;
+            let mut pause = LEAST_WAIT;
             while hash == seen {
+                let asked = Instant::now();
                 let tip = rpc.wait_for_new_block(MAX_WAIT, hash).await?;
                 (hash, height) = (tip.hash, tip.height);
+                // What answers at once, and nothing new, does not know how to wait.
+                if hash == seen && asked.elapsed() < MAX_WAIT / 2 {
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(MOST_WAIT);
+                }
             }
         }
     }
@@ -298,14 +316,12 @@ impl Listener {
                 let header: Header = deserialize(&bytes).expect("any 80 bytes are a header");
                 headers.push(header);
             }
-            let batch = self.book.submit_all(&headers, self.clock.now());
-            if let Some(refusal) = batch.refusal {
-                tracing::warn!(
-                    node = self.node,
-                    height = next + batch.accepted as u32,
-                    reason = refusal.reason(),
-                    "a header of the Bitcoin node was refused"
-                );
+            let batch = self.book.submit_own(&headers, self.clock.now());
+            if let Some(refusal) = batch.refusal
+                && self.is_final(rpc, refusal).await?
+                && self.tell(NodeReport::Refused(refusal)).await.is_err()
+            {
+                return Ok(());
             }
             if batch.accepted == 0 || batch.refusal.is_some() {
                 return Ok(());
@@ -313,6 +329,16 @@ impl Listener {
             next += batch.accepted as u32;
         }
         Ok(())
+    }
+
+    /// Whether a refused header says something of the node's chain: one whose parent is unknown may be of a
+    /// reorganisation that happened meanwhile, unless the chain does not go through our start.
+    async fn is_final(&self, rpc: &Rpc, refusal: HeaderRefusal) -> Result<bool, RpcError> {
+        if refusal != HeaderRefusal::UnknownParent {
+            return Ok(true);
+        }
+        let start = self.book.start();
+        Ok(rpc.block_hash(start.height).await? != Some(start.hash))
     }
 
     /// Height of the last block that the node's chain and ours share.
@@ -390,3 +416,6 @@ impl Listener {
         sent.map_err(|_| Unheard)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -230,6 +230,7 @@ pub fn start(parts: Parts, specs: &[NodeSpec]) -> (BitcoinHandle, JoinHandle<()>
         transactions: Sink::start(parts.engine),
         floor: None,
         progress: None,
+        lines: desk::Lines::default(),
         status,
         is_status_stale: true,
         shared,
@@ -278,8 +279,8 @@ fn attend(shared: &Shared, node: NodeNumber, spec: &NodeSpec, seed: u64) -> Link
     let found = find(spec, shared.network);
     for finding in &found.report {
         match finding {
-            Finding::Found(line) => tracing::info!(node, "found {line}"),
-            Finding::Lacks(line) => tracing::warn!(node, "lacks {line}"),
+            Finding::Lacks(_) => tracing::warn!("bitcoind {node} {finding}"),
+            Finding::Found(_) | Finding::Tries(_) => tracing::info!("bitcoind {node}: {finding}"),
         }
     }
     let rpc = found

@@ -33,6 +33,9 @@ pub enum Kind {
 
 /// Questions for headers that one peer has not answered: one of ours, and one for each block on its way to a node.
 const MAX_ASKED: usize = 16;
+/// Compact blocks of one peer that the engine works on at once: one, and another of the same height. Whoever makes
+/// them costly to work on makes nothing else wait.
+const MAX_COMPACTS: usize = 2;
 /// How long an answer may take; bitcoind leaves some questions unanswered, while it loads its blocks for example.
 const ANSWER_TIME: Duration = Duration::from_secs(30);
 /// How long a peer may take before it is asked the same again: 2,000 headers are 160 kB. Some nodes (bcoin) do not
@@ -95,6 +98,8 @@ pub struct Peer {
     pub want: Option<Want>,
     /// The headers that it was asked for, in order.
     pub asked: ArrayVec<Asked, MAX_ASKED>,
+    /// Compact blocks of it that the engine is working on.
+    compacts: usize,
     /// Whether something for it found no room.
     is_owed: bool,
     connection: Option<Connection>,
@@ -131,10 +136,26 @@ impl Peers {
             best: None,
             want: None,
             asked: ArrayVec::new(),
+            compacts: 0,
             is_owed: false,
             connection: Some(connection),
         };
         self.peers.insert(number, peer);
+    }
+
+    /// A compact block of a peer, or what it lacked, goes to the engine. Whether it may: not while others do.
+    pub fn begin_compact(&mut self, number: PeerNumber) -> bool {
+        let peer = self.peers.get_mut(&number);
+        peer.filter(|peer| peer.compacts < MAX_COMPACTS)
+            .map(|peer| peer.compacts += 1)
+            .is_some()
+    }
+
+    /// The engine has answered.
+    pub fn end_compact(&mut self, number: PeerNumber) {
+        if let Some(peer) = self.peers.get_mut(&number) {
+            peer.compacts = peer.compacts.saturating_sub(1);
+        }
     }
 
     /// Forgets a connection; with the last of its commands it ends, if it has not.
@@ -266,5 +287,25 @@ impl Peer {
     pub fn take_asked(&mut self, now: Time) -> Option<Asked> {
         self.asked.retain(|asked| asked.until > now);
         self.asked.pop_at(0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_engine_works_on_two_compact_blocks_of_a_peer() {
+        let mut peers = Peers::default();
+        let id = peers.next_id();
+        let (commands, _taken) = tokio::sync::mpsc::channel(1);
+        let remote = ([127, 0, 0, 1], 1).into();
+        let now = Time::from_unix_seconds(1);
+        peers.add(Connection { id, commands }, Kind::Node(0), remote, now);
+        assert!(peers.begin_compact(id) && peers.begin_compact(id));
+        assert!(!peers.begin_compact(id));
+        peers.end_compact(id);
+        assert!(peers.begin_compact(id));
+        assert!(!peers.begin_compact(ConnectionId(77)));
     }
 }

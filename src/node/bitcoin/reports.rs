@@ -13,6 +13,7 @@ use super::fetches::{Origin, Purpose};
 use super::ledger::{NodeNumber, Via};
 use super::link::{Link, NodeReport, probe};
 use super::status::NodeStatus;
+use crate::chain::HeaderRefusal;
 use crate::chain::bitcoind::answer::BlockchainInfo;
 use crate::chain::bitcoind::follow::FollowInput;
 use crate::chain::bitcoind::notice::{Notice, SequenceEvent};
@@ -24,6 +25,9 @@ use crate::time::Time;
 
 /// How long a block that a node has may take by P2P or ZMQ, before it is fetched by RPC.
 const PUSH_GRACE: Duration = Duration::from_millis(250);
+/// How long a connection must have been of use for the next try to come at once: what shakes hands and hangs up is
+/// waited for longer each time.
+const STEADY_TIME: Duration = Duration::from_secs(10);
 
 impl Desk {
     /// One report of one node.
@@ -43,6 +47,7 @@ impl Desk {
                 self.set_tip(node, hash, height);
                 self.on_node_tip(node, hash);
             }
+            NodeReport::Refused(refusal) => self.on_own_refusal(node, refusal),
             NodeReport::Submitted {
                 hash,
                 height,
@@ -50,6 +55,25 @@ impl Desk {
             } => self.on_verdict(hash, height, node, verdict),
             NodeReport::Zmq(event) => self.on_zmq(node, event),
         }
+    }
+
+    /// A header of one of our nodes was refused: unless that is a matter of clocks, its chain can't be followed.
+    pub fn on_own_refusal(&mut self, node: NodeNumber, refusal: HeaderRefusal) {
+        let advice = refusal.advice();
+        if refusal == HeaderRefusal::TooFarInFuture {
+            if let Some(more) = self.lines.own_header.turn() {
+                tracing::warn!(node, %refusal, "a header of the Bitcoin node was refused; {advice}{more}");
+            }
+            return;
+        }
+        let now = self.now();
+        let reason = format!("its chain can't be followed here: {refusal}");
+        if self.nodes.handle_foreign(now, node, Some(reason))
+            && let Some(more) = self.lines.own_header.turn()
+        {
+            tracing::error!(node, %refusal, "the chain of the Bitcoin node can't be followed; {advice}{more}");
+        }
+        self.is_status_stale = true;
     }
 
     /// Asks the nodes how they do whose turn it is, and follows those that answer.
@@ -89,6 +113,7 @@ impl Desk {
         };
         let best = (info.best_block_hash, info.blocks);
         let pruned = info.pruned;
+        self.shared.book.vouch(best.0);
         self.nodes.handle_info(now, node, info);
         self.is_status_stale = true;
         let Some(link) = self.links.get_mut(node) else {
@@ -137,6 +162,12 @@ impl Desk {
                     State::Live => {
                         tracing::info!(node, name, %from, reason, "the Bitcoin node is live")
                     }
+                    State::Unreachable if from == State::NeverReached => tracing::warn!(
+                        node,
+                        name,
+                        reason,
+                        "the Bitcoin node does not answer: does it run? Start it, or say by --bitcoind where it is; it is tried again"
+                    ),
                     to => tracing::warn!(node, name, %from, reason, "the Bitcoin node is {to}"),
                 }
             }
@@ -180,6 +211,12 @@ impl Desk {
         if link.rpc_is_up() {
             return;
         }
+        if link.rpc().is_some() {
+            self.nodes.handle_reached(now, node);
+        }
+        let Some(link) = self.links.get_mut(node) else {
+            return;
+        };
         // Its best block is likely that of our chain; if not, its headers will tell.
         link.tip = self.shared.book.hash_at(height).map(|hash| (hash, height));
         link.feed.start();
@@ -234,6 +271,7 @@ impl Desk {
         if let Some(link) = self.links.get_mut(node) {
             link.tip = Some((hash, height));
         }
+        self.shared.book.vouch(hash);
         self.nodes.handle_tip(now, node, height);
         self.is_status_stale = true;
     }
@@ -245,6 +283,8 @@ impl Desk {
             self.ask_headers();
             return;
         };
+        let now = self.now();
+        self.nodes.handle_foreign(now, node, None);
         // What the chain begins with is nobody's news.
         let is_new = height > self.shared.book.start().height;
         if is_new && !self.is_here(&hash) {
@@ -273,25 +313,35 @@ impl Desk {
         let is_asked = self.nodes.preferred() == Some(node);
         match event {
             ZmqEvent::Connected { publisher } => {
-                tracing::info!(node, publisher, "connected to the Bitcoin node by ZMQ");
+                if let Some(more) = self.lines.zmq_up.turn() {
+                    tracing::info!(
+                        node,
+                        publisher,
+                        "connected to the Bitcoin node by ZMQ{more}"
+                    );
+                }
                 self.set_zmq(node, true, "");
             }
             ZmqEvent::Disconnected { publisher, reason } => {
-                tracing::warn!(
-                    node,
-                    publisher,
-                    reason,
-                    "no ZMQ notifications from the Bitcoin node"
-                );
+                if let Some(more) = self.lines.zmq_down.turn() {
+                    tracing::warn!(
+                        node,
+                        publisher,
+                        reason,
+                        "no ZMQ notifications from the Bitcoin node{more}"
+                    );
+                }
                 self.set_zmq(node, false, &reason);
             }
             ZmqEvent::Lost { topic, gap } => {
-                tracing::warn!(
-                    node,
-                    topic = topic.name(),
-                    missed = gap.missed,
-                    "ZMQ notifications were lost; what is missing is asked for"
-                );
+                if let Some(more) = self.lines.zmq_lost.turn() {
+                    tracing::warn!(
+                        node,
+                        topic = topic.name(),
+                        missed = gap.missed,
+                        "ZMQ notifications were lost; what is missing is asked for{more}"
+                    );
+                }
                 self.ask_headers();
             }
             ZmqEvent::Notice(Notice::RawBlock(block)) => self.on_raw_block(node, block),
@@ -348,18 +398,25 @@ impl Desk {
     }
 
     /// A P2P connection to a node has ended, or did not come about.
-    pub fn redial_node(&mut self, node: NodeNumber, was_ready: bool, reason: &CloseReason) {
+    pub fn redial_node(
+        &mut self,
+        node: NodeNumber,
+        lasted: Option<Duration>,
+        reason: &CloseReason,
+    ) {
         let now = self.now();
         let Some(link) = self.links.get_mut(node) else {
             return;
         };
-        if was_ready {
+        if lasted.is_some_and(|lasted| lasted >= STEADY_TIME) {
             link.redial.succeeded();
         }
         link.redial_at = Some(now + link.redial.failed());
-        if link.set_p2p_error(reason.to_string()) {
+        if link.set_p2p_error(reason.to_string())
+            && let Some(more) = self.lines.p2p_down.turn()
+        {
             let name = &link.name;
-            tracing::warn!(node, name, %reason, "the Bitcoin node is not reached by P2P");
+            tracing::warn!(node, name, %reason, "the Bitcoin node is not reached by P2P{more}");
         }
         self.lose_if_alone(node, &reason.to_string());
         self.is_status_stale = true;
@@ -390,7 +447,7 @@ impl Desk {
         let preferred = self.nodes.preferred();
         let all = self.links.iter().zip(self.nodes.statuses()).enumerate();
         let all = all.map(|(node, (link, known))| NodeStatus {
-            live: preferred == Some(node),
+            live: preferred == Some(node) && known.state == State::Live,
             ..link.status(node, known, self.peers.of_node(node).is_some(), height)
         });
         self.status.send_replace(Arc::new(all.collect()));

@@ -11,7 +11,7 @@ pub struct NodeStatus {
     pub node: usize,
     /// How it was configured.
     pub name: String,
-    /// Whether it is the one that is asked first.
+    /// Whether it is the one that is asked first, and has the newest blocks.
     pub live: bool,
     /// Whether it can be used: `live`, `behind`, `warming-up`, `wrong-network`, `refused`, `unreachable` or
     /// `never-reached`.

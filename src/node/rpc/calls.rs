@@ -392,6 +392,7 @@ impl Context {
         json!({
             "connections": tally.connections(),
             "refused": refused,
+            "refused_headers": tally.refused_headers(),
             "refused_connections": self.bitcoin.refused_connections(),
         })
     }

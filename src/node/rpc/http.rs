@@ -2,6 +2,7 @@
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use axum::Router;
@@ -19,6 +20,7 @@ use super::auth::{Access, Credentials};
 use super::error::{Code, RpcError};
 use super::listener::{BoundedListener, Caller, Room};
 use super::request::{self, Request as Call, Unreadable, Version};
+use crate::node::quiet::Quiet;
 
 /// Bytes of a request's body: the largest block in hex, 8,000,000 digits, and what is around it.
 pub const MAX_BODY_BYTES: usize = 8_000_000 + (64 << 10);
@@ -29,6 +31,15 @@ pub const MAX_BATCH: usize = 1_000;
 /// Bytes of results in the answer to one batch, beyond which further calls of it are refused: a few
 /// blocks as objects.
 pub const MAX_BATCH_RESULT_BYTES: usize = 64 << 20;
+/// Values in one request, those of all its calls together: a batch of the largest size with sixty in each call. As
+/// values they take some fifty bytes each, whatever they took in the request.
+pub const MAX_VALUES: usize = 64 * MAX_BATCH;
+/// Batches worked on at once, so that there is room for single calls beside them.
+const MAX_BATCHES: usize = MAX_CALLS / 2;
+/// Bytes of results of all batches that are worked on: two of the largest. Beyond it their further calls are refused.
+const MAX_HELD_BYTES: usize = 2 * MAX_BATCH_RESULT_BYTES;
+/// Blocks turned into objects at once: one takes some hundred megabytes at most. Further ones wait.
+const MAX_BULKY: usize = 2;
 /// How long a body may take to arrive, on loopback.
 const BODY_TIME: Duration = Duration::from_secs(30);
 /// How long a wrong credential waits for its refusal, against guessing. Bitcoin Core's figure.
@@ -39,6 +50,12 @@ struct Server {
     context: Context,
     credentials: Credentials,
     room: Semaphore,
+    batches: Semaphore,
+    bulky: Semaphore,
+    /// Bytes of results that batches hold.
+    held: AtomicUsize,
+    /// Tells of wrong credentials.
+    wrong_access: Quiet,
 }
 
 /// Serves calls on `listener` until the node stops, and then finishes those that run.
@@ -56,6 +73,10 @@ pub async fn serve(
         context,
         credentials,
         room: Semaphore::new(MAX_CALLS),
+        batches: Semaphore::new(MAX_BATCHES),
+        bulky: Semaphore::new(MAX_BULKY),
+        held: AtomicUsize::new(0),
+        wrong_access: Quiet::default(),
     });
     let room = Arc::new(Room::default());
     let listener = BoundedListener::new(listener, Arc::clone(&room));
@@ -87,23 +108,26 @@ async fn handle(
         Access::Granted => {}
         Access::Absent => return unauthorized(),
         Access::Wrong => {
-            tracing::warn!("a call over RPC had a wrong user or password");
+            if let Some(more) = server.wrong_access.turn() {
+                tracing::warn!("a call over RPC had a wrong user or password{more}");
+            }
             tokio::time::sleep(WRONG_ACCESS_TIME).await;
             return unauthorized();
         }
     }
     let _works = caller.works();
     let Ok(_permit) = server.room.try_acquire() else {
-        return (
-            StatusCode::SERVICE_UNAVAILABLE,
-            "Work queue depth exceeded\n",
-        )
-            .into_response();
+        return busy();
     };
     match read_body(request.into_body()).await {
-        Ok(body) => answer(&server.context, &body).await,
+        Ok(body) => answer(&server, &body).await,
         Err(refusal) => refusal,
     }
+}
+
+fn busy() -> Response {
+    let text = "Work queue depth exceeded\n";
+    (StatusCode::SERVICE_UNAVAILABLE, text).into_response()
 }
 
 fn unauthorized() -> Response {
@@ -127,25 +151,20 @@ async fn read_body(body: Body) -> Result<bytes::Bytes, Response> {
     }
 }
 
-async fn answer(context: &Context, body: &[u8]) -> Response {
+async fn answer(server: &Server, body: &[u8]) -> Response {
+    if request::count_values(body) > MAX_VALUES {
+        return unreadable(&format!(
+            "more than {MAX_VALUES} values; send fewer at once"
+        ));
+    }
     let parsed: Value = match serde_json::from_slice(body) {
         Ok(parsed) => parsed,
-        Err(error) => {
-            let outcome = Err(RpcError::new(
-                Code::ParseError,
-                format!("Parse error: {error}"),
-            ));
-            let status = request::status(Version::Legacy, &outcome);
-            return json(
-                status,
-                &request::respond(Version::Legacy, Value::Null, &outcome),
-            );
-        }
+        Err(error) => return unreadable(&error.to_string()),
     };
     match parsed {
-        Value::Array(calls) => answer_batch(context, calls).await,
+        Value::Array(calls) => answer_batch(server, calls).await,
         single => {
-            let (version, id, outcome) = call(context, single).await;
+            let (version, id, outcome) = call(server, single).await;
             match id {
                 Some(id) => json(
                     request::status(version, &outcome),
@@ -157,7 +176,41 @@ async fn answer(context: &Context, body: &[u8]) -> Response {
     }
 }
 
-async fn answer_batch(context: &Context, calls: Vec<Value>) -> Response {
+fn unreadable(why: &str) -> Response {
+    let outcome = Err(RpcError::new(
+        Code::ParseError,
+        format!("Parse error: {why}"),
+    ));
+    let status = request::status(Version::Legacy, &outcome);
+    let response = request::respond(Version::Legacy, Value::Null, &outcome);
+    json(status, &response)
+}
+
+/// What one batch holds of the results of all.
+struct Share<'a> {
+    held: &'a AtomicUsize,
+    own: usize,
+}
+
+impl Share<'_> {
+    /// Whether there is room for another result.
+    fn has_room(&self) -> bool {
+        self.own <= MAX_BATCH_RESULT_BYTES && self.held.load(Ordering::Relaxed) <= MAX_HELD_BYTES
+    }
+
+    fn hold(&mut self, bytes: usize) {
+        self.own += bytes;
+        self.held.fetch_add(bytes, Ordering::Relaxed);
+    }
+}
+
+impl Drop for Share<'_> {
+    fn drop(&mut self) {
+        self.held.fetch_sub(self.own, Ordering::Relaxed);
+    }
+}
+
+async fn answer_batch(server: &Server, calls: Vec<Value>) -> Response {
     if calls.len() > MAX_BATCH {
         let message = format!(
             "The batch has {} calls; send at most {MAX_BATCH}",
@@ -169,17 +222,23 @@ async fn answer_batch(context: &Context, calls: Vec<Value>) -> Response {
     }
     // An empty batch names no version, and the older form expects a list.
     let is_empty = calls.is_empty();
+    let Ok(_place) = server.batches.try_acquire() else {
+        return busy();
+    };
+    let mut share = Share {
+        held: &server.held,
+        own: 0,
+    };
     let mut responses: Vec<String> = Vec::new();
-    let mut size = 0;
     for value in calls {
-        let (version, id, mut outcome) = call(context, value).await;
+        // Before the call, which need not be made for nothing.
+        let (version, id, outcome) = match share.has_room() {
+            true => call(server, value).await,
+            false => refuse_for_size(value),
+        };
         let Some(id) = id else { continue };
-        if size > MAX_BATCH_RESULT_BYTES {
-            let message = "The results of this batch are too large; send fewer calls at once";
-            outcome = Err(RpcError::new(Code::Misc, message));
-        }
         let response = request::respond(version, id, &outcome).to_string();
-        size += response.len();
+        share.hold(response.len());
         responses.push(response);
     }
     if responses.is_empty() && !is_empty {
@@ -189,15 +248,28 @@ async fn answer_batch(context: &Context, calls: Vec<Value>) -> Response {
 }
 
 /// Works on one call. Without an id it was a notification, to which nothing is answered.
-async fn call(
-    context: &Context,
-    value: Value,
-) -> (Version, Option<Value>, Result<Value, RpcError>) {
+async fn call(server: &Server, value: Value) -> (Version, Option<Value>, Result<Value, RpcError>) {
     match Call::read(value) {
         Err(Unreadable { version, id, error }) => (version, id, Err(error)),
         Ok(call) => {
-            let outcome = context.call(&call.method, call.parameters).await;
+            let _turn = match call.method.as_str() {
+                "getblock" => server.bulky.acquire().await.ok(),
+                _ => None,
+            };
+            let outcome = server.context.call(&call.method, call.parameters).await;
             (call.version, call.id, outcome)
+        }
+    }
+}
+
+/// What a call is answered with when there is no room for its result.
+fn refuse_for_size(value: Value) -> (Version, Option<Value>, Result<Value, RpcError>) {
+    match Call::read(value) {
+        Err(Unreadable { version, id, error }) => (version, id, Err(error)),
+        Ok(call) => {
+            let message = "The results of this batch are too large; send fewer calls at once";
+            let refusal = RpcError::new(Code::Misc, message);
+            (call.version, call.id, Err(refusal))
         }
     }
 }
@@ -208,4 +280,29 @@ fn json(status: StatusCode, value: &Value) -> Response {
 
 fn json_text(status: StatusCode, text: String) -> Response {
     (status, [(CONTENT_TYPE, "application/json")], text).into_response()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_results_of_all_batches_are_bounded_together() {
+        let held = AtomicUsize::new(0);
+        let share = || Share {
+            held: &held,
+            own: 0,
+        };
+        let mut first = share();
+        first.hold(MAX_BATCH_RESULT_BYTES);
+        assert!(first.has_room());
+        first.hold(1);
+        assert!(!first.has_room());
+        let (mut second, third) = (share(), share());
+        assert!(third.has_room());
+        second.hold(MAX_BATCH_RESULT_BYTES);
+        assert!(!third.has_room());
+        drop(first);
+        assert!(third.has_room() && second.has_room());
+    }
 }

@@ -198,7 +198,7 @@ impl Listener for BoundedListener {
         let stream = BoundedStream {
             stream,
             silence: Box::pin(sleep_until(Instant::now() + IDLE_TIME)),
-            held,
+            held: Some(held),
             caller: Caller {
                 room: Arc::clone(&self.room),
                 id,
@@ -218,7 +218,8 @@ impl Listener for BoundedListener {
 pub struct BoundedStream {
     stream: TcpStream,
     silence: Pin<Box<Sleep>>,
-    held: oneshot::Receiver<()>,
+    /// Ends when the connection is let go of; `None` from then on.
+    held: Option<oneshot::Receiver<()>>,
     caller: Caller,
     _permit: OwnedSemaphorePermit,
 }
@@ -232,10 +233,16 @@ impl Drop for BoundedStream {
 impl BoundedStream {
     /// Breaks the connection if it was let go of.
     fn still_held(&mut self, context: &mut Context<'_>) -> io::Result<()> {
-        match Pin::new(&mut self.held).poll(context) {
-            Poll::Ready(_) => Err(io::ErrorKind::ConnectionAborted.into()),
-            Poll::Pending => Ok(()),
+        let is_held = self
+            .held
+            .as_mut()
+            .is_some_and(|held| Pin::new(held).poll(context).is_pending());
+        if is_held {
+            return Ok(());
         }
+        // It must not be asked once more, and whoever is served here may try to read or write once more.
+        self.held = None;
+        Err(io::ErrorKind::ConnectionAborted.into())
     }
 
     /// Notes that something moved, or breaks the connection if that is too long ago.
@@ -282,5 +289,29 @@ impl AsyncWrite for BoundedStream {
 
     fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(&mut self.stream).poll_shutdown(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_that_was_let_go_of_stays_broken() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let room = Arc::<Room>::default();
+        let mut listener = BoundedListener::new(listener, Arc::clone(&room));
+        let _client = TcpStream::connect(address).await.unwrap();
+        let (mut stream, _) = listener.accept().await;
+        assert!(room.let_one_go());
+        for _ in 0..2 {
+            let read = stream.read_u8().await.unwrap_err();
+            assert_eq!(read.kind(), io::ErrorKind::ConnectionAborted);
+            let written = stream.write_u8(1).await.unwrap_err();
+            assert_eq!(written.kind(), io::ErrorKind::ConnectionAborted);
+        }
     }
 }

@@ -326,6 +326,10 @@ async fn batches_are_answered_in_order() {
     let many: Vec<Value> = (0..=MAX_BATCH).map(|id| json!({"id": id})).collect();
     let (status, refused) = bench.send(many.into()).await;
     assert!(status == 400 && refused["error"]["message"].to_string().contains("at most"));
+    // What would take fifty times its bytes is refused before it is parsed.
+    let flood = vec![0; super::http::MAX_VALUES + 1];
+    let (status, refused) = bench.send(json!({"id": 1, "params": flood})).await;
+    assert!(status == 500 && refused["error"]["message"].to_string().contains("values"));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -39,7 +39,7 @@ fn a_running_node_with_nothing_configured_is_found() {
     assert!(found.zmq.is_empty());
     let lines = lines(&found);
     assert!(lines[0].starts_with("found RPC at 127.0.0.1:18443, by the cookie "));
-    assert_eq!(lines[1], "found P2P at 127.0.0.1:18444");
+    assert_eq!(lines[1], "will try P2P at 127.0.0.1:18444");
     assert!(
         lines[2].starts_with("lacks zmqpubrawblock: with a line like zmqpubrawblock=tcp://127")
     );
@@ -78,7 +78,7 @@ fn the_configuration_is_followed() {
         ["127.0.0.1:1000", "10.0.0.1:1002", "127.0.0.1:1001"]
     );
     let told = lines(&found);
-    assert_eq!(told[0], "found RPC at 127.0.0.1:5, as user \"u\"");
+    assert_eq!(told[0], "will try RPC at 127.0.0.1:5, as user \"u\"");
     assert!(
         told[2].starts_with("lacks a usable address for rawtx: ipc:///x"),
         "{told:?}"
@@ -127,6 +127,45 @@ fn files_of_this_machine_are_not_for_a_node_on_another() {
     assert_eq!(found.p2p.as_deref(), Some("192.0.2.1:8333"));
     let found = home.find("rpc=192.0.2.1,user=u,password=p", Network::Main);
     assert!(found.rpc.is_some());
+}
+
+#[test]
+fn a_node_that_was_spelled_out_takes_nothing_of_another() {
+    let conf =
+        "rpcport=5\nport=6\nzmqpubrawblock=tcp://127.0.0.1:7\nzmqpubsequence=tcp://127.0.0.1:7";
+    let home = Home::with(&[("bitcoin.conf", conf), (".cookie", "secret")]);
+    // The one of the datadir, by its port: all the rest is its own.
+    for spec in [
+        "rpc=127.0.0.1:5",
+        "p2p=127.0.0.1:6",
+        "rpc=localhost:5,p2p=127.0.0.1:6",
+    ] {
+        let own = home.find(spec, Network::Main);
+        let (_, credentials) = own.rpc.expect("found");
+        assert_eq!(credentials, home.cookie(".cookie"), "{spec}");
+        assert_eq!(own.p2p.as_deref(), Some("127.0.0.1:6"), "{spec}");
+        assert_eq!(own.zmq, ["127.0.0.1:7"], "{spec}");
+    }
+    // Another one on this machine.
+    let other = home.find("rpc=127.0.0.1:9,user=u,password=p", Network::Main);
+    let (address, credentials) = other.rpc.clone().expect("all of it was said");
+    assert_eq!(address, "127.0.0.1:9");
+    assert!(matches!(credentials, Credentials::Login(_)));
+    assert_eq!((other.p2p.clone(), other.zmq.len()), (None, 0));
+    assert!(lines(&other)[1].starts_with("lacks a P2P port"));
+    assert!(lines(&other)[2].starts_with("lacks ZMQ publishers"));
+    let cookie = home.find("rpc=127.0.0.1:9", Network::Main);
+    assert_eq!(cookie.rpc, None);
+    let by_p2p = home.find("p2p=127.0.0.1:9", Network::Main);
+    assert_eq!((by_p2p.rpc, by_p2p.zmq.len()), (None, 0));
+    assert_eq!(by_p2p.p2p.as_deref(), Some("127.0.0.1:9"));
+    // Another machine's.
+    for spec in ["rpc=192.0.2.1:5", "p2p=192.0.2.1:6"] {
+        let far = home.find(spec, Network::Main);
+        assert_eq!((far.rpc, far.zmq.len()), (None, 0), "{spec}");
+        assert_ne!(far.p2p.as_deref(), Some("127.0.0.1:6"), "{spec}");
+    }
+    assert_eq!(home.find("rpc=192.0.2.1:5", Network::Main).p2p, None);
 }
 
 #[test]

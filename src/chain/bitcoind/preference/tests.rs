@@ -46,6 +46,58 @@ fn states(nodes: &Nodes) -> Vec<State> {
 }
 
 #[test]
+fn a_node_whose_chain_cannot_be_followed_is_not_live() {
+    let mut nodes = Nodes::new(&[true; 2], at(0), 1);
+    nodes.handle_info(at(0), 0, info(900));
+    nodes.handle_info(at(0), 1, info(5));
+    assert_eq!(states(&nodes), [State::Live, State::Behind]);
+    assert!(nodes.handle_foreign(at(1), 0, Some("too deep".into())));
+    assert!(!nodes.handle_foreign(at(1), 0, Some("too deep".into())));
+    // Whatever it tells, and the other is not behind it any more.
+    nodes.handle_tip(at(2), 0, 901);
+    nodes.handle_info(at(3), 0, info(901));
+    nodes.handle_info(at(3), 1, info(5));
+    assert_eq!(states(&nodes), [State::WrongNetwork, State::Live]);
+    assert!(nodes.handle_foreign(at(4), 0, None));
+    assert_eq!(states(&nodes).first(), Some(&State::Live));
+}
+
+#[test]
+fn a_node_that_is_back_by_another_way_is_asked_at_once() {
+    let mut nodes = Nodes::new(&[true], at(0), 1);
+    assert_eq!(nodes.poll_probe(at(0)), Some(0));
+    // While it is being asked there is nothing to ask.
+    nodes.handle_reached(at(0), 0);
+    assert_eq!(nodes.poll_probe(at(0)), None);
+    for _ in 0..9 {
+        nodes.handle_failure(at(0), 0, &gone());
+    }
+    assert_eq!(nodes.poll_probe(at(2)), None);
+    nodes.handle_reached(at(2), 0);
+    assert_eq!(nodes.poll_probe(at(2)), Some(0));
+}
+
+#[test]
+fn a_fresh_regtest_is_live_and_what_catches_up_is_not() {
+    let mut nodes = Nodes::new(&[true], at(0), 1);
+    let fresh = |chain: &str| BlockchainInfo {
+        chain: chain.into(),
+        initial_block_download: true,
+        ..info(0)
+    };
+    nodes.handle_info(at(0), 0, fresh("main"));
+    assert_eq!(states(&nodes), [State::Behind]);
+    nodes.handle_info(at(1), 0, fresh("regtest"));
+    assert_eq!(states(&nodes), [State::Live]);
+    let headers = BlockchainInfo {
+        headers: 9,
+        ..fresh("regtest")
+    };
+    nodes.handle_info(at(2), 0, headers);
+    assert_eq!(states(&nodes), [State::Behind]);
+}
+
+#[test]
 fn failover_is_immediate_and_return_takes_a_while() {
     let mut nodes = Nodes::new(&[true; 2], at(0), 1);
     assert_eq!(nodes.poll_probe(at(0)), Some(0));

@@ -122,3 +122,21 @@ async fn a_flood_waits_outside() {
     }
     drop(flood.await.unwrap());
 }
+
+#[tokio::test]
+async fn who_shakes_hands_and_hangs_up_is_called_less_and_less() {
+    let (publisher, address) = Publisher::bind().await;
+    let mut zmq = Zmq::subscribe(&[address], &[Topic::RawTx], 3);
+    let subscription = zmtp::subscription("rawtx").len();
+    let begin = Instant::now();
+    for _ in 0..4 {
+        drop(publisher.accept(subscription).await);
+        assert_eq!(zmq.next().await, CONNECTED);
+        assert!(matches!(
+            zmq.next().await,
+            Some(ZmqEvent::Disconnected { .. })
+        ));
+    }
+    // 250, 500 and 1,000 ms, less a quarter; three times 250 it would be if each were the first.
+    assert!(begin.elapsed() >= Duration::from_millis(1_300));
+}

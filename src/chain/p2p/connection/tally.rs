@@ -8,6 +8,7 @@ use super::super::Refusal;
 #[derive(Debug, Default)]
 pub struct Tally {
     connections: AtomicU64,
+    headers: AtomicU64,
     refused: [AtomicU64; Refusal::ALL.len()],
 }
 
@@ -15,6 +16,16 @@ impl Tally {
     /// Connections that there are, those whose handshake is under way included.
     pub fn connections(&self) -> u64 {
         self.connections.load(Ordering::Relaxed)
+    }
+
+    /// Messages of headers of which one was refused by the header chain.
+    pub fn refused_headers(&self) -> u64 {
+        self.headers.load(Ordering::Relaxed)
+    }
+
+    /// Counts one more of them.
+    pub fn refused_header(&self) {
+        self.headers.fetch_add(1, Ordering::Relaxed);
     }
 
     /// How often each refusal occurred, in the order of [`Refusal::ALL`]; none of those that did not.

@@ -8,7 +8,9 @@ use super::Peer;
 use super::requests::Request;
 use crate::chain::p2p::kind::Kind;
 use crate::chain::p2p::message::{Message, announced, put_inventory};
-use crate::chain::p2p::{BlockForm, Direction, PeerEvent, Refusal, TransactionId};
+use crate::chain::p2p::{
+    BlockForm, Direction, MAX_BLOCK_HASHES, MAX_TOLD_BLOCKS, PeerEvent, Refusal, TransactionId,
+};
 
 /// Version of compact blocks that we speak: with wtxids.
 const COMPACT_VERSION: u64 = 2;
@@ -86,8 +88,20 @@ impl Peer {
     fn handle_inventory(&mut self, entries: &[Inventory]) {
         let mut blocks = Vec::new();
         let mut transactions = Vec::new();
+        let count = entries
+            .iter()
+            .filter(|entry| matches!(entry, Inventory::Block(_)))
+            .count();
+        if count > MAX_BLOCK_HASHES {
+            return self.refuse(Refusal::Inventories);
+        }
+        let mut passed_over = count.saturating_sub(MAX_TOLD_BLOCKS);
         for entry in entries {
             if let Inventory::Block(hash) = *entry {
+                if passed_over > 0 {
+                    passed_over -= 1;
+                    continue;
+                }
                 self.note_known(hash);
                 blocks.push(hash);
             } else if let Some(id) = announced(entry) {

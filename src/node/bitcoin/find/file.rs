@@ -1,12 +1,12 @@
 //! The address book on disk: `peers.dat` in the datadir, as Bitcoin Core calls it.
 
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read as _};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use crate::chain::addrbook::{Book, BookRules, MAX_FILE_BYTES};
-use crate::node::files::{Readers, write_atomically};
+use crate::node::files::{Readers, advice, open_regular, write_atomically};
 
 /// Its name.
 pub const FILE: &str = "peers.dat";
@@ -46,7 +46,7 @@ impl BookFile {
             Err(error) => {
                 tracing::warn!(
                     file = %path.display(), %error,
-                    "the address book can't be read; a new one is begun. Check its permissions"
+                    "the address book can't be read; a new one is begun; {}", advice(&error)
                 );
                 return Book::new(rules, seed);
             }
@@ -89,7 +89,7 @@ impl BookFile {
 
 /// A byte more than a book can have is read at most: then it is none.
 fn read(path: &Path) -> io::Result<Option<Vec<u8>>> {
-    let file = match File::open(path) {
+    let file = match open_regular(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
         Err(error) => return Err(error),

@@ -9,11 +9,13 @@ use rand::rngs::StdRng;
 use rand::seq::{IndexedRandom as _, SliceRandom as _};
 use tokio::sync::oneshot;
 
-use crate::chain::addrbook::{BookCounts, Door, Host, Record, Table};
+use crate::chain::addrbook::{Address, BookCounts, Door, Host, Record, Table};
 use crate::chain::crawl::CrawlCounts;
-use crate::chain::p2p::{Direction, PeerCommand, PeerInfo, PeerReport};
+use crate::chain::p2p::{Advert, Direction, PeerCommand, PeerInfo, PeerReport};
+use crate::net::Direction as Initiator;
 use crate::node::bitcoin::desk::Desk;
 use crate::node::bitcoin::peers::{Kind, Peer, PeerNumber};
+use crate::relay::Doors;
 use crate::time::Time;
 
 /// How long connections have to report of themselves.
@@ -123,6 +125,54 @@ impl Gathering {
     }
 }
 
+/// Adds the relays in session of which the book has nothing: those that the operator names stay out of it.
+fn add_sessions(
+    known: &mut Vec<RelayKnown>,
+    open: impl Iterator<Item = (SocketAddr, Initiator, Doors)>,
+    now: u32,
+) {
+    for (remote, initiator, doors) in open {
+        let port = match initiator {
+            Initiator::Outbound => remote.port(),
+            Initiator::Inbound => doors.control_port,
+        };
+        let host = Host::from(remote.ip());
+        let is_it = |relay: &RelayKnown| {
+            relay
+                .record
+                .control()
+                .is_some_and(|control| (control.host, control.port) == (host, port))
+        };
+        if port == 0 || known.iter().any(is_it) {
+            continue;
+        }
+        let advert = Advert {
+            version: doors.version,
+            control_port: port,
+            data_port: doors.data_port,
+        };
+        let record = Record {
+            address: Address {
+                host,
+                port,
+                door: Door::Control,
+            },
+            services: 0,
+            advert: Some(advert),
+            met: now,
+            table: Table::Proven,
+            last_seen: now,
+            last_try: now,
+            last_success: now,
+            failures: 0,
+        };
+        known.push(RelayKnown {
+            record,
+            connected: true,
+        });
+    }
+}
+
 /// Names of the services that Bitcoin Core names, and of ours.
 fn service_names(services: u64, flag: u64) -> Vec<&'static str> {
     let named = [
@@ -204,6 +254,10 @@ impl Desk {
             })
         });
         let mut known: Vec<RelayKnown> = known.collect();
+        let now = u32::try_from(self.now().as_unix_seconds()).unwrap_or(u32::MAX);
+        let open = sessions.values();
+        let open = open.map(|view| (view.remote, view.direction, view.doors));
+        add_sessions(&mut known, open, now);
         known.sort_by_key(|it| {
             let met = std::cmp::Reverse(it.record.met);
             (met, it.record.advert.is_none(), it.record.address)
@@ -309,5 +363,36 @@ fn view(number: PeerNumber, peer: &Peer, flag: u64) -> P2pPeer {
         height: peer.best.map(|(_, height)| height),
         report: peer.report.clone(),
         services: service_names(services, flag),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_relay_in_session_is_known_though_the_book_has_nothing_of_it() {
+        let doors = |control_port| Doors {
+            version: 1,
+            data_port: 7,
+            control_port,
+            bitcoin_port: 0,
+        };
+        let at = |port| SocketAddr::from(([192, 0, 2, 1], port));
+        let mut known = Vec::new();
+        let open = [
+            (at(5), Initiator::Outbound, doors(0)),
+            (at(50_000), Initiator::Inbound, doors(6)),
+            // The same relay once more, and one that does not say where it is.
+            (at(50_001), Initiator::Inbound, doors(5)),
+            (at(50_002), Initiator::Inbound, doors(0)),
+        ];
+        add_sessions(&mut known, open.into_iter(), 9);
+        let ports: Vec<u16> = known
+            .iter()
+            .filter(|relay| relay.connected && relay.record.met == 9)
+            .filter_map(|relay| Some(relay.record.control()?.port))
+            .collect();
+        assert_eq!(ports, [5, 6]);
     }
 }

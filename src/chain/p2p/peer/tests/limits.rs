@@ -94,6 +94,37 @@ fn more_than_is_allowed_ends_the_connection() {
     assert_eq!(puppet.closed(), Some(&CloseReason::Misbehaved(reason)));
 }
 
+#[test]
+fn of_an_announcement_the_last_blocks_are_told_and_a_flood_is_misbehaviour() {
+    let announced = |count| {
+        let blocks = blocks(count).into_iter().map(|entry| match entry {
+            Inventory::WitnessBlock(hash) => Inventory::Block(hash),
+            other => other,
+        });
+        blocks.collect::<Vec<_>>()
+    };
+    let mut puppet = Puppet::greeted(Role::Stranger, 70_017);
+    puppet.events.clear();
+    let told = announced(MAX_BLOCK_HASHES as u32);
+    puppet.say(Kind::Inventory, put_inventory(&told));
+    let Some(PeerEvent::BlocksAnnounced(hashes)) = puppet.events.pop_front() else {
+        panic!("{:?}", puppet.events);
+    };
+    assert_eq!(hashes.len(), MAX_TOLD_BLOCKS);
+    assert_eq!(
+        hashes.last().copied().map(Inventory::Block),
+        told.last().copied()
+    );
+    let reason = "inventory of too many blocks";
+    for _ in 0..5 {
+        assert_eq!(puppet.closed(), None);
+        puppet.say(Kind::Inventory, put_inventory(&announced(50_000)));
+    }
+    assert_eq!(puppet.closed(), Some(&CloseReason::Misbehaved(reason)));
+    let is_told = |event: &PeerEvent| matches!(event, PeerEvent::BlocksAnnounced(_));
+    assert!(!puppet.events.iter().any(is_told));
+}
+
 fn discontinuous() -> Vec<u8> {
     let mut headers = samples::headers(3, 0);
     headers.swap(1, 2);
