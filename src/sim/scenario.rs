@@ -37,11 +37,13 @@
 
 mod check;
 mod error;
+mod harm;
 mod read;
 mod spec;
 mod whole;
 
 pub use error::ScenarioError;
+pub use harm::AdversaryKind;
 pub use spec::*;
 
 #[cfg(test)]

@@ -329,6 +329,11 @@ impl Scenario {
                 MAX_TRANSACTIONS as usize,
             )?;
         }
+        self.check_sequence()
+    }
+
+    /// How many blocks, when, and where.
+    fn check_sequence(&self) -> Result<(), Fault> {
         counted(
             "block.count",
             self.block.count as usize,
