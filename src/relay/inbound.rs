@@ -298,15 +298,25 @@ impl Engine {
     }
 
     fn take_job_state(&mut self, slot: u32, state: &JobState<'_>, body: &[u8], via: Via) {
-        let mut known = false;
+        let (mut known, mut whole) = (false, false);
         self.with_job(slot, state.job, |_, entry| {
             // Without an answer it comes again, when the count may have been settled.
             known = !entry.counts_otherwise(slot);
-            match known {
+            let has_all = |entry: &JobEntry| {
+                let peer = entry.peers.get(&slot);
+                peer.is_some_and(|peer| peer.told && peer.has_all())
+            };
+            let had_all = has_all(entry);
+            let taken = match known {
                 true => entry.note_state(slot, state),
                 false => Ok(()),
-            }
+            };
+            whole = !had_all && has_all(entry);
+            taken
         });
+        if whole {
+            self.tell_waiting(slot);
+        }
         if !known {
             return;
         }

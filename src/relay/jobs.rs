@@ -41,8 +41,12 @@ const DEFAULT_MAX_JOBS: u16 = 8;
 /// hashes and a few sets for each peer: about 12 MB with Bitcoin's limits and 64 peers.
 const MAX_OPEN_JOBS: usize = 8;
 
-/// Complete blocks that are kept for peers that still lack them: an hour's worth, 24 MB at the most.
+/// Complete blocks that are kept although every peer has them: an hour's worth, 24 MB at the most.
 const MAX_KEPT_JOBS: usize = 6;
+
+/// Complete blocks that are kept while peers lack them: a burst of as many, and 64 MB at the most. Whoever is further
+/// behind gets them by Bitcoin's protocol.
+const MAX_LACKED_JOBS: usize = 16;
 
 /// The longest that a job may go without anything new before it is given up: a block that nobody could
 /// serve for ten minutes is the Bitcoin network's to deliver.
@@ -131,6 +135,12 @@ impl JobEntry {
         others()
             .find(|slot| from.is_none_or(|from| *slot > from))
             .or_else(|| others().next())
+    }
+
+    /// Whether a peer that takes part lacks something of a block that is whole here, or waits for it.
+    pub fn is_lacked(&self) -> bool {
+        let mut peers = self.peers.values().filter(|peer| !peer.closed);
+        peers.any(|peer| peer.waits || (peer.told && !peer.has_all()))
     }
 
     /// Whether the peer claims another count than the one that is tried: then what it says does not fit.

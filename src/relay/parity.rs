@@ -17,6 +17,7 @@ use code::Code;
 use super::job::chunk_level;
 use super::schedule::first_row_level;
 use crate::merkle::Geometry;
+use crate::wire::ParityKind;
 
 /// All parity of one string.
 #[derive(Clone, Debug)]
@@ -62,6 +63,31 @@ impl Coded {
         let start = first as usize * self.cell_len;
         let cells = self.cells.get(start..end * self.cell_len);
         cells.unwrap_or_default()
+    }
+}
+
+/// Parity on its way out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct ParityPush {
+    /// Over which string.
+    pub kind: ParityKind,
+    /// The next cell; after the last comes the first.
+    pub next: u32,
+    /// Bytes that may still be sent.
+    pub left: u64,
+    /// Cells in all, once the first are written.
+    pub planned: u32,
+}
+
+impl ParityPush {
+    /// So many bytes of parity, from a cell on that is drawn: others send others.
+    pub fn new(kind: ParityKind, draw: u32, bytes: u64) -> Self {
+        Self {
+            kind,
+            next: draw,
+            left: bytes,
+            planned: 0,
+        }
     }
 }
 

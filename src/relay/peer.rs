@@ -9,9 +9,10 @@ use std::ops::Range;
 
 use bitvec::prelude::{BitVec, Lsb0};
 
+use super::parity::ParityPush;
 use super::parity::flight::Flight;
 use crate::time::Time;
-use crate::wire::{ParityKind, Tree};
+use crate::wire::Tree;
 
 /// A set of leaves or chunks.
 pub(crate) type Set = BitVec<u64, Lsb0>;
@@ -54,31 +55,6 @@ pub(crate) enum Request {
     Cancel(Vec<Range<u32>>),
 }
 
-/// Parity on its way out.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct ParityPush {
-    /// Over which string.
-    pub kind: ParityKind,
-    /// The next cell; after the last comes the first.
-    pub next: u32,
-    /// Bytes that may still be sent.
-    pub left: u64,
-    /// Cells in all, once the first are written.
-    pub planned: u32,
-}
-
-impl ParityPush {
-    /// So many bytes of parity, from a cell on that is drawn: others send others.
-    pub fn new(kind: ParityKind, draw: u32, bytes: u64) -> Self {
-        Self {
-            kind,
-            next: draw,
-            left: bytes,
-            planned: 0,
-        }
-    }
-}
-
 /// One peer in one job.
 #[derive(Debug)]
 pub(crate) struct JobPeer {
@@ -86,6 +62,8 @@ pub(crate) struct JobPeer {
     pub their_id: Option<u16>,
     /// OPEN_JOB went to the peer.
     pub told: bool,
+    /// OPEN_JOB waits until the peer has room for another job.
+    pub waits: bool,
     /// When the peer opened the job to us.
     pub opened_at: Option<Time>,
     /// The count of transactions that the peer claims.
@@ -184,6 +162,7 @@ impl JobPeer {
         Self {
             their_id: None,
             told: false,
+            waits: false,
             opened_at: None,
             claimed_count: None,
             claimed_bytes: 0,

@@ -212,6 +212,7 @@ impl Engine {
         self.settle_job(id);
         if told {
             // It may take another now.
+            self.tell_waiting(slot);
             self.offer_jobs(slot);
         }
     }

@@ -21,12 +21,16 @@ impl Engine {
         for item in news {
             self.settle_news(id, item);
         }
-        if self.jobs.get(&id).is_some_and(|entry| entry.job.is_ready()) {
+        let ready = self.jobs.get(&id).is_some_and(|entry| entry.job.is_ready());
+        if ready {
             self.complete_job(id);
         }
-        // Last, so that OPEN_JOB says what the same datum may have completed.
+        // Later, so that OPEN_JOB says what the same datum may have completed.
         if anchored {
             self.anchored(id);
+        }
+        if ready {
+            self.evict_jobs();
         }
         self.wake_peers(id);
     }
@@ -147,7 +151,6 @@ impl Engine {
                 self.judge_parity(id);
                 self.cancel_rest(id);
                 self.rotate_eager(id);
-                self.evict_jobs();
             }
             Err(reason) => self.invalidate_job(id, reason),
         }
@@ -200,17 +203,21 @@ impl Engine {
     /// Complete jobs beyond those that are kept make room, the oldest first. With them their transactions leave
     /// the cache: until then a racing block, or one of another branch, may want them.
     pub(in crate::relay) fn evict_jobs(&mut self) {
-        let complete: Vec<u16> = {
-            let mut done: Vec<(Time, u16)> = self
-                .jobs
-                .values()
-                .filter_map(|entry| Some((entry.job.completed?, entry.id)))
-                .collect();
-            done.sort_unstable();
-            done.into_iter().map(|(_, id)| id).collect()
-        };
-        let excess = complete.len().saturating_sub(MAX_KEPT_JOBS);
-        for id in complete.into_iter().take(excess) {
+        let mut done: Vec<(bool, Time, u16)> = self
+            .jobs
+            .values()
+            .filter_map(|entry| Some((entry.is_lacked(), entry.job.completed?, entry.id)))
+            .collect();
+        // Those that everybody has go first.
+        done.sort_unstable();
+        let excess = done.len().saturating_sub(MAX_KEPT_JOBS);
+        let beyond = done.len().saturating_sub(MAX_LACKED_JOBS);
+        let leaving = done
+            .into_iter()
+            .enumerate()
+            .filter(|(place, (lacked, ..))| *place < beyond || (*place < excess && !lacked));
+        let leaving: Vec<u16> = leaving.map(|(_, (_, _, id))| id).collect();
+        for id in leaving {
             if let Some(entry) = self.jobs.get(&id) {
                 for transaction in entry.job.transactions().skip(1) {
                     self.mempool.remove(&transaction.wtxid());

@@ -285,13 +285,18 @@ impl Engine {
             return;
         };
         let peer = entry.peer(slot, now);
-        if peer.is_aware() || peer.closed || !self.may_tell(slot) {
+        if peer.is_aware() || peer.closed {
             return;
         }
+        let may_tell = self.may_tell(slot);
         let Some(entry) = self.jobs.get_mut(&id) else {
             return;
         };
         let peer = entry.peer(slot, now);
+        peer.waits = !may_tell;
+        if !may_tell {
+            return;
+        }
         peer.told = true;
         entry.push_first_flight(slot, plan, now);
         // OPEN_JOB says so itself when all is here.
@@ -312,8 +317,23 @@ impl Engine {
         self.wake(slot);
     }
 
+    /// A peer has a block whole: others that waited for a place among its jobs may be opened to it, the oldest first.
+    pub(in crate::relay) fn tell_waiting(&mut self, slot: u32) {
+        let waits = |entry: &&Box<JobEntry>| {
+            let peer = entry.peers.get(&slot);
+            peer.is_some_and(|peer| peer.waits)
+        };
+        let waiting: Vec<u16> = self
+            .jobs
+            .values()
+            .filter(waits)
+            .map(|entry| entry.id)
+            .collect();
+        waiting.into_iter().for_each(|id| self.tell(slot, id));
+    }
+
     /// Whether another job may be opened to a peer (SET_PARAMS key 7). If it has as many as it takes, the
-    /// oldest that is whole here makes room.
+    /// oldest that it has whole makes room.
     fn may_tell(&mut self, slot: u32) -> bool {
         let most = self.session(slot).map_or(0, |session| {
             usize::from(session.params.max_jobs.unwrap_or(DEFAULT_MAX_JOBS))
@@ -328,7 +348,11 @@ impl Engine {
         if open().count() < most {
             return true;
         }
-        let whole = open().filter_map(|entry| Some((entry.job.completed?, entry.id)));
+        let whole = open().filter_map(|entry| {
+            let peer = entry.peers.get(&slot).filter(|peer| peer.has_all())?;
+            debug_assert!(peer.told);
+            Some((entry.job.completed?, entry.id))
+        });
         let Some((_, oldest)) = whole.min().filter(|_| most > 0) else {
             return false;
         };

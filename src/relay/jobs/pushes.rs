@@ -1,10 +1,10 @@
 //! What goes to a peer unasked: the first flight, what it probably lacks, parity; or, if it takes that, everything.
 
 use super::*;
+use crate::relay::parity::ParityPush;
 use crate::relay::parity::amount::spare_datagrams;
 use crate::relay::parity::body::BodyCode;
 use crate::relay::parity::code::Code;
-use crate::relay::peer::ParityPush;
 use crate::wire::{DEFAULT_MAX_DATAGRAM, ParityKind};
 
 /// Bytes of a datagram as pushes are reckoned.

@@ -1,8 +1,8 @@
 //! PARITY: cells over a first flight, and over the transactions.
 
 use super::*;
+use crate::relay::parity::ParityPush;
 use crate::relay::parity::amount::spare_datagrams;
-use crate::relay::peer::ParityPush;
 use crate::wire::{DEFAULT_MAX_DATAGRAM, Parity, ParityKind};
 
 /// Most cells in one frame: the wire's own bound, which no datagram of ordinary size reaches.

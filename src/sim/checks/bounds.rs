@@ -12,7 +12,7 @@ pub fn beyond(held: &Held, config: &EngineConfig) -> Vec<(&'static str, usize)> 
         ("sessions", held.sessions, config.max_peers + 16),
         ("jobs under way", held.open_jobs, 8),
         // Six that are kept, and one that has just become whole.
-        ("whole jobs", held.whole_jobs, 7),
+        ("whole jobs", held.whole_jobs, 17),
         ("invalid blocks", held.invalid_blocks, 128),
         ("compact blocks", held.compact_blocks, 4),
         (
