@@ -1,5 +1,6 @@
 //! The folder of a lab, which is swept away even if the lab is killed.
 
+use std::io::Write as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
@@ -8,9 +9,11 @@ use anyhow::Context as _;
 use crate::node::demo::folder::Folder;
 
 /// Waits for the end of the lab, which closes its stdin, then removes the folder: programs that end at the same time may
-/// still write into it, so it tries for a while.
-const SWEEP: &str = "trap '' INT TERM HUP; cat >/dev/null; n=0; \
-    until rm -rf -- \"$1\" 2>/dev/null || [ $n -ge 100 ]; do n=$((n+1)); sleep 0.1; done";
+/// still write into it, so it tries for a while. If the lab was killed and so said nothing before, a program that had
+/// just been started may even make the folder anew: it is removed again for three seconds.
+const SWEEP: &str = "trap '' INT TERM HUP; said=$(cat); n=0; \
+    until { rm -rf -- \"$1\" 2>/dev/null && { [ -n \"$said\" ] || [ $n -ge 30 ]; }; } || [ $n -ge 100 ]; \
+    do n=$((n+1)); sleep 0.1; done";
 
 /// A folder, and the process that watches over it.
 #[derive(Debug)]
@@ -62,7 +65,9 @@ impl SweptFolder {
 
 impl Drop for SweptFolder {
     fn drop(&mut self) {
-        drop(self.broom.stdin.take());
+        if let Some(mut stdin) = self.broom.stdin.take() {
+            let _ = stdin.write_all(b"ended\n");
+        }
         let _ = self.broom.wait();
     }
 }

@@ -100,7 +100,7 @@ impl<'a> Work<'a> {
             };
             if !about.as_ref().is_ok_and(is_program) {
                 let there = if about.is_ok() {
-                    "is none"
+                    "is no program"
                 } else {
                     "is not there"
                 };

@@ -127,7 +127,10 @@ mod tests {
         let lines: Vec<&str> = changes.lines().filter(|line| !line.is_empty()).collect();
         let expected = [
             "seed = 1",
-            "runs = 100",
+            "runs = 20",
+            "[block]",
+            "count = 10",
+            "unmeasured = 4",
             "[link]",
             "loss = 0.01",
             "[mempool]",
