@@ -170,6 +170,9 @@ impl Engine {
             return;
         };
         let outcome = act(self, &mut entry);
+        if outcome.is_err_and(|refusal| refusal.cost() > 0) {
+            entry.distrust(slot);
+        }
         self.jobs.insert(id, entry);
         if let Err(refusal) = outcome {
             self.blame(slot, refusal);

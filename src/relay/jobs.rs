@@ -19,7 +19,7 @@ use super::job::{CHUNK_HEIGHT, Job, JobStart, Leaf, News};
 use super::outbound::open_message;
 use super::parity::body::BodyParity;
 use super::parts::Parts;
-use super::peer::{HashWant, JobPeer};
+use super::peer::{HashWant, JobPeer, Request};
 use super::schedule::{Asks, JobPeers, PeerView, first_row_level};
 use super::session::{Item, Route};
 use super::stats::Refusal;
@@ -135,6 +135,20 @@ impl JobEntry {
         others()
             .find(|slot| from.is_none_or(|from| *slot > from))
             .or_else(|| others().next())
+    }
+
+    /// A peer gave something false: what it is asked for is asked of others, and of it again if nobody else has it.
+    pub fn distrust(&mut self, slot: u32) {
+        let taken = self.asks.take_outstanding(slot);
+        let Some(peer) = self.peers.get_mut(&slot).filter(|peer| !peer.closed) else {
+            return;
+        };
+        peer.outstanding = 0;
+        peer.stalls += 1;
+        if !taken.is_empty() {
+            peer.requests.push_back(Request::Cancel(taken));
+            self.asks.dirty = true;
+        }
     }
 
     /// Whether a peer that takes part lacks something of a block that is whole here, or waits for it.

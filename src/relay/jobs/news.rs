@@ -92,6 +92,9 @@ impl Engine {
                 if let Source::Peer(session) | Source::Mempool(session) = source
                     && let Some(slot) = self.live(session)
                 {
+                    if let Some(entry) = self.jobs.get_mut(&id) {
+                        entry.distrust(slot);
+                    }
                     self.blame(slot, refusal);
                 }
             }

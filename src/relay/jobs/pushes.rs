@@ -229,7 +229,14 @@ impl JobEntry {
             0 => 0,
             cells => {
                 let known = self.parity.covered_by(&self.job, cells);
-                known.unwrap_or_else(|| self.likely_covered_by(cells))
+                let end = known.unwrap_or_else(|| self.likely_covered_by(cells));
+                // Who lacks some of it too sends parity later. That is worth waiting for if nothing need be asked.
+                let mut pushers = self.peers.values().filter(|peer| peer.pushed_to_us);
+                let now = pushers.any(|peer| peer.claims_all && !peer.closed);
+                match now || end >= self.job.geometry.count() {
+                    true => end,
+                    false => 0,
+                }
             }
         };
         self.asks.spare(end, until);
