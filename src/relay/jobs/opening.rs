@@ -319,16 +319,11 @@ impl Engine {
 
     /// A peer has a block whole: others that waited for a place among its jobs may be opened to it, the oldest first.
     pub(in crate::relay) fn tell_waiting(&mut self, slot: u32) {
-        let waits = |entry: &&Box<JobEntry>| {
+        let entries = self.jobs.values().filter(|entry| {
             let peer = entry.peers.get(&slot);
             peer.is_some_and(|peer| peer.waits)
-        };
-        let waiting: Vec<u16> = self
-            .jobs
-            .values()
-            .filter(waits)
-            .map(|entry| entry.id)
-            .collect();
+        });
+        let waiting: Vec<u16> = entries.map(|entry| entry.id).collect();
         waiting.into_iter().for_each(|id| self.tell(slot, id));
     }
 
