@@ -137,7 +137,7 @@ pub fn check(scenario: &Scenario) -> Result<(), ScenarioError> {
         )
     } else if scenario.block.count > 1 || scenario.block.racing > 1 {
         format!(
-            "bitcoinds get one block a run; give --set block.count=1 --set block.racing=1, {instead}"
+            "bitcoinds get one block a run; give --set block.count=1 --set block.unmeasured=0 --set block.racing=1, {instead}"
         )
     } else if scenario.block.file.is_some() || scenario.block.real.is_some() {
         format!("bitcoinds take no block whose past they lack; give a synthetic block, {instead}")
