@@ -89,6 +89,8 @@ pub(crate) struct Chunk {
     pub completed_by: Option<Source>,
     /// Leaves without any transaction.
     pub missing: u32,
+    /// How many of its transactions were sent on, each time counted.
+    pub served: u32,
 }
 
 impl Chunk {

@@ -16,7 +16,7 @@
 //! - `session`, `handshake`, `probe`: one peer, from its first byte to its last
 //! - `slots`: who may have a session, and who makes room
 //! - `filter`: what a datagram has to pass before anything looks at it
-//! - `loss`, `pacing`: which datagrams arrived, and when the next may go
+//! - `loss`, `pacing`: which datagrams arrived, and when the next may go; `uplink`: what all sessions may send together
 //! - `job`, `assemble`: what is known of one block; `peer`: what one peer has and wants of it
 //! - `schedule`: who is asked for what
 //! - `inbound`, `outbound`: messages to state, state to messages
@@ -52,6 +52,7 @@ mod shelf;
 mod slots;
 mod snapshot;
 mod stats;
+mod uplink;
 
 pub use compact::{CompactAnswer, CompactBlock};
 pub use event::*;
@@ -79,6 +80,7 @@ use loss::Outcome;
 use parity::amount::Needs;
 use poll::Pulse;
 use session::{Item, Phase, Session, SessionStart};
+use uplink::Uplink;
 
 /// Sessions that may be asked for full first flights at once.
 ///
@@ -123,6 +125,10 @@ pub struct Engine {
     /// What the sessions want to be woken for, by slot, as far as nothing has changed since.
     pulses: Vec<Cell<Option<Pulse>>>,
     outcome: Outcome<Vec<Item>>,
+    /// The uplink that the sessions share.
+    uplink: Uplink,
+    /// The session after the one that sent last.
+    turn: u32,
     refused: RefusalCounts,
     totals: EngineTotals,
 }
@@ -136,6 +142,7 @@ impl Engine {
         now: Time,
     ) -> Self {
         let mut random = StdRng::from_seed(seed);
+        let uplink = Uplink::new(now, config.max_up_bytes_per_s);
         let mempool = Mempool::new(config.max_mempool_bytes, [random.random(), random.random()]);
         Self {
             node_nonce: random.random(),
@@ -160,6 +167,8 @@ impl Engine {
             shelf: None,
             pulses: Vec::new(),
             outcome: Outcome::new(),
+            uplink,
+            turn: 0,
             refused: RefusalCounts::default(),
             totals: EngineTotals::default(),
         }
@@ -257,7 +266,10 @@ impl Engine {
     /// Time has passed; call it at or after [`Engine::poll_deadline`].
     pub fn handle_timeout(&mut self, now: Time) {
         self.now = now;
-        for slot in 0..self.sessions.len() as u32 {
+        // Who comes after the one that sent last has the first turn.
+        let slots = self.sessions.len() as u32;
+        let first = self.turn.min(slots);
+        for slot in (first..slots).chain(0..first) {
             self.session_timeouts(slot);
         }
         self.job_timeouts();

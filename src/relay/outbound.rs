@@ -53,6 +53,8 @@ pub(super) struct Target {
     pub in_flight: u64,
     /// The share of datagrams that is lost, as far as is known.
     pub loss: f64,
+    /// All sessions share an uplink that is known to be the narrowest place.
+    pub shared: bool,
     /// Room of a fresh datagram (or piece of the control stream) for frames.
     pub fresh_room: usize,
     /// Test option: alter what is sent.

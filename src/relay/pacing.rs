@@ -234,6 +234,11 @@ impl Pacer {
         self.min_rtt.map_or(INITIAL_ROUND_TRIP, |(rtt, _)| rtt)
     }
 
+    /// The least round trip that was seen.
+    pub(crate) fn least_round_trip(&self) -> Duration {
+        self.round_trip()
+    }
+
     fn measured_rate(&self) -> u64 {
         self.rates.iter().copied().max().unwrap_or(0)
     }

@@ -91,6 +91,8 @@ pub(crate) struct JobPeer {
     pub ready: VecDeque<Range<u32>>,
     /// The next cell of the transaction at the front of `ready`, when it goes in parts.
     pub cell: u32,
+    /// The chunk that is being sent, as long as anything of it is to be.
+    pub picked: Option<u32>,
     /// Transaction bytes sent to the peer in this job.
     pub served_bytes: u64,
     /// Parts of transactions that were lost on their way, in cells.
@@ -175,6 +177,7 @@ impl JobPeer {
             queued: leaf_set(),
             ready: VecDeque::new(),
             cell: 0,
+            picked: None,
             served_bytes: 0,
             lost_parts: VecDeque::new(),
             wanted_hashes: VecDeque::new(),
@@ -410,6 +413,15 @@ impl JobPeer {
         self.cell = 0;
     }
 
+    /// A chunk is begun; its transactions are `leaves` if they are not in front already.
+    pub fn pick(&mut self, chunk: u32, leaves: Option<Range<u32>>) {
+        self.picked = Some(chunk);
+        if let Some(leaves) = leaves {
+            self.ready.push_front(leaves);
+            self.pack_ready();
+        }
+    }
+
     /// Puts a transaction at the head of what is to be sent: it was lost on its way.
     pub fn resend(&mut self, leaf: u32) {
         let position = leaf as usize;
@@ -548,6 +560,24 @@ mod tests {
             peer.ready_sent();
         }
         assert_eq!(order, [10, 4, 11, 12]);
+    }
+
+    #[test]
+    fn a_chunk_that_is_picked_goes_first_and_once() {
+        let mut peer = peer();
+        (120..260).for_each(|leaf| peer.want(leaf, true));
+        peer.pick(1, Some(128..256));
+        let mut order = Vec::new();
+        while let Some(leaf) = peer.next_ready() {
+            order.push(leaf);
+            peer.ready_sent();
+        }
+        assert!(
+            order
+                .iter()
+                .copied()
+                .eq((128..256).chain(120..128).chain(256..260))
+        );
     }
 
     #[test]

@@ -87,6 +87,7 @@ impl Engine {
             round_trip: session.sent.rtt().smoothed(),
             in_flight: session.sent.in_flight(),
             loss: session.loss.share(),
+            shared: self.uplink.is_shared(),
             fresh_room,
             lie: self.config.lie,
         };
@@ -111,6 +112,10 @@ impl Engine {
             if let Some(transmit) = self.build_datagram(slot, buffer) {
                 self.totals.datagrams_out += 1;
                 self.totals.bytes_out += transmit.len as u64;
+                if self.uplink.takes_turns(now) {
+                    self.transmit_ready.rotate_left(1);
+                    self.turn = slot + 1;
+                }
                 return Some(transmit);
             }
             self.transmit_ready.pop_front();
@@ -166,10 +171,11 @@ impl Engine {
         session.path.count_sent(bytes);
         session.bytes_out += bytes as u64;
         session.datagrams_out += 1;
-        Some(Transmit {
-            to: session.path.address,
-            len: bytes,
-        })
+        let to = session.path.address;
+        if eliciting {
+            self.uplink.on_sent(now, bytes as u64);
+        }
+        Some(Transmit { to, len: bytes })
     }
 
     /// Writes the PING that is due. Gives whether the datagram is to be reported on.
@@ -229,9 +235,10 @@ impl Engine {
         }
     }
 
-    /// Whether the pacer lets data go now; notes until when it does not.
+    /// Whether the pacer and the uplink let data go now; notes until when they do not.
     fn data_allowed(&mut self, slot: u32) -> bool {
         let now = self.now;
+        let others_until = self.uplink.blocked_until(now);
         let Some(session) = self.session_mut(slot) else {
             return false;
         };
@@ -244,8 +251,12 @@ impl Engine {
         }
         match session.pacer.can_send(now, session.sent.in_flight()) {
             Allowance::Now { .. } => {
-                session.blocked_until = None;
-                true
+                session.blocked_until = others_until;
+                if others_until.is_some() {
+                    // What is measured now is the pace of all together, and not of this path.
+                    session.sent.mark_app_limited();
+                }
+                others_until.is_none()
             }
             Allowance::At(at) => {
                 session.blocked_until = Some(at);
@@ -368,6 +379,7 @@ impl Engine {
             if let Some(sample) = &outcome.sample {
                 session.pacer.on_acked(now, sample, in_flight);
             }
+            let delivered = outcome.sample.map_or(0, |sample| sample.acked_bytes);
             if outcome.lost_bytes > 0 {
                 session.pacer.on_lost(now, outcome.lost_bytes);
                 session.datagrams_lost += outcome.lost.len() as u64;
@@ -378,6 +390,7 @@ impl Engine {
                     session.path.next_ping = Some(now);
                 }
             }
+            self.note_delivered(delivered);
         }
         for (_, _, items) in outcome.lost.drain(..) {
             for item in items {

@@ -2,6 +2,9 @@
 
 use super::*;
 
+/// Into how many parts a chunk is divided when it is compared how often chunks were sent on.
+const RANKS: u64 = 64;
+
 impl Pen<'_, '_> {
     pub(super) fn write_lost_parts(&mut self) -> bool {
         while let Some((leaf, cells)) = self.peer.lost_parts.pop_front() {
@@ -53,7 +56,13 @@ impl Pen<'_, '_> {
     }
 
     pub(super) fn write_transactions(&mut self) -> bool {
-        while let Some(leaf) = self.peer.next_ready() {
+        loop {
+            if self.peer.cell == 0 && self.target.shared {
+                self.pick_chunk();
+            }
+            let Some(leaf) = self.peer.next_ready() else {
+                return true;
+            };
             let Some(transaction) = self.job.transaction(leaf) else {
                 self.peer.ready_sent();
                 continue;
@@ -68,7 +77,50 @@ impl Pen<'_, '_> {
                 return false;
             }
         }
-        true
+    }
+
+    /// Before a chunk is begun: of those that the peer waits for, what was sent on least goes first. Where many want all
+    /// of a block, each so gets something else first, and they have the rest from each other: a chunk leaves once before
+    /// any leaves twice.
+    fn pick_chunk(&mut self) {
+        let Some(front) = self.peer.next_ready() else {
+            return;
+        };
+        let is_left = |chunk: u32| {
+            let leaves = self.job.chunk_leaves(chunk);
+            let bits = self
+                .peer
+                .queued
+                .get(leaves.start as usize..leaves.end as usize);
+            bits.is_some_and(|bits| bits.any())
+        };
+        if self.peer.picked.is_some_and(is_left) {
+            return;
+        }
+        let (first, chunks) = (self.job.chunk_of(front), self.job.chunks.len() as u32);
+        let rank = |chunk: &u32| {
+            let state = self.job.chunks.get(*chunk as usize);
+            state.map_or(0, |state| {
+                let here = self.job.chunk_leaves(*chunk).len() as u64 - u64::from(state.missing);
+                u64::from(state.served) * RANKS / here.max(1)
+            })
+        };
+        let left = (first..chunks)
+            .chain(0..first)
+            .filter(|chunk| is_left(*chunk));
+        let Some(chunk) = left.min_by_key(rank) else {
+            return;
+        };
+        let leaves = self.job.chunk_leaves(chunk);
+        self.peer.pick(chunk, (chunk != first).then_some(leaves));
+    }
+
+    /// Counts transactions of a chunk that were sent on.
+    fn note_served(&mut self, leaf: u32, count: u32) {
+        let chunk = self.job.chunk_of(leaf) as usize;
+        if let Some(chunk) = self.job.chunks.get_mut(chunk) {
+            chunk.served = chunk.served.saturating_add(count);
+        }
     }
 
     pub(super) fn write_next_part(&mut self, leaf: u32) -> bool {
@@ -82,6 +134,7 @@ impl Pen<'_, '_> {
         self.peer.cell = next;
         if next >= cells {
             self.peer.ready_sent();
+            self.note_served(leaf, 1);
         }
         true
     }
@@ -114,6 +167,7 @@ impl Pen<'_, '_> {
         if txs.finish() == 0 {
             return false;
         }
+        self.note_served(first, next - first);
         self.note_forwarded(self.job.geometry.depth(), &(first..next));
         self.items.push(Item::Transactions(self.id, first..next));
         true
