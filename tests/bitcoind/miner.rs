@@ -71,7 +71,15 @@ impl<'a> Miner<'a> {
         for _ in 0..MATURITY + count.div_ceil(FAN_OUT) {
             self.mine();
         }
+        self.split(count);
+    }
+
+    /// Makes coins of coinbases until there are so many.
+    pub fn split(&mut self, count: usize) {
         while self.coins.len() < count {
+            while self.coinbases.len() <= MATURITY {
+                self.mine();
+            }
             let (coin, value) = self.coinbases.pop_front().expect("one was mined");
             let each = value / FAN_OUT as u64 - Amount::from_sat(100);
             let output = TxOut {

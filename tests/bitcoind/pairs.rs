@@ -61,6 +61,7 @@ fn blocks_full_of_transactions_reach_the_other_node() {
     miner.prepare(2 * transactions);
     pair.settle();
     for _ in 0..blocks {
+        miner.split(2 * transactions);
         miner.fill(transactions);
         miner.mine();
         pair.settle();
