@@ -86,10 +86,12 @@ pub use hashseq::{HashEntry, HashSequence, ShortEntry};
 pub use lap::{WireLap, WireRun, Workout};
 pub use messages::{Message, MessageType};
 pub use parameters::{Parameter, ParameterList, Parameters};
-pub use parity::{Parity, ParityKind};
+pub use parity::Parity;
 pub use payload::{Hashes, TxList, TxPart, Txs};
 pub use ranges::{HashlessRuns, ranges_of_words};
-pub use structures::{CloseReason, DisconnectReason, JobRef, Kind, MissingReason, Tree, Whose};
+pub use structures::{
+    CloseReason, DisconnectReason, JobRef, Kind, MissingReason, ParityKind, Tree, Whose,
+};
 pub use writers::TxsWriter;
 
 /// The version of the protocol that this code speaks, the only one there is.

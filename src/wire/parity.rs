@@ -2,36 +2,8 @@
 
 use super::codec::{NoRoom, Reader, Writer, compact_size_len};
 use super::error::WireError;
-use super::structures::{Body, JobRef};
+use super::structures::{Body, JobRef, ParityKind};
 use super::{MAX_PARITY_CELLS, MessageType};
-
-/// What the code of a PARITY runs over.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-#[repr(u8)]
-pub enum ParityKind {
-    /// The first flight with short ids: the anchor's hashes and coinbase, and all short ids.
-    Flight = 0,
-    /// The first flight without short ids.
-    Anchor = 1,
-    /// The transactions after the coinbase, and their lengths.
-    Transactions = 2,
-}
-
-impl ParityKind {
-    /// The code on the wire.
-    pub const fn to_wire(self) -> u8 {
-        self as u8
-    }
-
-    fn decode(reader: &mut Reader<'_>) -> Result<Self, WireError> {
-        Ok(match reader.u8()? {
-            0 => Self::Flight,
-            1 => Self::Anchor,
-            2 => Self::Transactions,
-            _ => return Err(WireError::UnknownCode),
-        })
-    }
-}
 
 /// PARITY (0x2c): consecutive cells of parity.
 ///

@@ -178,6 +178,18 @@ codes! {
     }
 }
 
+codes! {
+    /// What the code of a PARITY runs over.
+    ParityKind {
+        /// The first flight with short ids: the anchor's hashes and coinbase, and all short ids.
+        Flight = 0,
+        /// The first flight without short ids.
+        Anchor = 1,
+        /// The transactions after the coinbase, and their lengths.
+        Transactions = 2,
+    }
+}
+
 /// Why a connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum DisconnectReason {

@@ -129,12 +129,15 @@ impl JobEntry {
     /// What a peer that may push has pushed of its first flight. `None` for whoever may not, or sends another kind than was
     /// granted.
     pub(super) fn flight_of(&mut self, slot: u32, kind: ParityKind) -> Option<&mut Flight> {
+        let granted = self.granted_flight(slot)?;
+        (granted == kind).then(|| self.flight(slot)).flatten()
+    }
+
+    /// The same, whatever kind was granted, while the block is not whole.
+    pub(super) fn flight(&mut self, slot: u32) -> Option<&mut Flight> {
+        let kind = self.granted_flight(slot)?;
         let peer = self.peers.get_mut(&slot)?;
-        let granted = match peer.pushes_all(self.job.block_bytes) {
-            true => ParityKind::Anchor,
-            false => ParityKind::Flight,
-        };
-        if !peer.pushed_to_us || granted != kind {
+        if self.job.is_complete() {
             return None;
         }
         if peer.flight.is_none() {
@@ -144,17 +147,13 @@ impl JobEntry {
         peer.flight.as_deref_mut()
     }
 
-    /// The same, whatever kind was granted, while the block is not whole.
-    pub(super) fn flight(&mut self, slot: u32) -> Option<&mut Flight> {
-        let peer = self.peers.get(&slot)?;
-        if !peer.pushed_to_us || self.job.is_complete() {
-            return None;
-        }
-        let kind = match peer.pushes_all(self.job.block_bytes) {
+    /// What kind of first flight a peer may push, if it may.
+    fn granted_flight(&self, slot: u32) -> Option<ParityKind> {
+        let peer = self.peers.get(&slot).filter(|peer| peer.pushed_to_us)?;
+        Some(match peer.pushes_all(self.job.block_bytes) {
             true => ParityKind::Anchor,
             false => ParityKind::Flight,
-        };
-        self.flight_of(slot, kind)
+        })
     }
 }
 
