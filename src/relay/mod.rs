@@ -75,7 +75,7 @@ use crate::time::Time;
 use crate::wire::{DisconnectReason, MacKey};
 use compact::PendingCompact;
 use jobs::JobEntry;
-use jobs::refused::InvalidBlocks;
+use jobs::refused::{InvalidBlocks, PassedBlocks};
 use loss::Outcome;
 use parity::amount::Needs;
 use poll::Pulse;
@@ -103,6 +103,7 @@ pub struct Engine {
     group_keys: [u64; 2],
     /// Blocks that are not to be fetched again.
     invalid: InvalidBlocks,
+    passed: PassedBlocks,
     /// The judge has accepted a header since offers that wait were last looked at.
     headers_news: bool,
     now: Time,
@@ -148,6 +149,7 @@ impl Engine {
             node_nonce: random.random(),
             group_keys: [random.random(), random.random()],
             invalid: InvalidBlocks::default(),
+            passed: PassedBlocks::default(),
             headers_news: false,
             config,
             judge,

@@ -1,5 +1,6 @@
 //! What a peer said it takes, what it may be asked and told how often, and what is remembered of it.
 
+use std::ops::Range;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
@@ -23,6 +24,20 @@ fn heard(rig: &Rig, raw: usize, udp: bool, kind: u8) -> usize {
         .count()
 }
 
+/// Small blocks that the victim has from its own side.
+fn submit_others(rig: &mut Rig, seeds: Range<u64>) {
+    rig.has_others = true;
+    for seed in seeds {
+        let recipe = Recipe {
+            transactions: 3,
+            ..Recipe::default()
+        };
+        let work = Workload::new(&recipe, seed);
+        rig.victim.submit_block(rig.now, work.block).expect("good");
+        while rig.victim.poll_event().is_some() {}
+    }
+}
+
 #[test]
 fn a_peer_is_told_of_no_more_jobs_than_it_takes() {
     for most in [0, 1, 2] {
@@ -34,17 +49,9 @@ fn a_peer_is_told_of_no_more_jobs_than_it_takes() {
         }];
         rig.send(raw, &Message::SetParams(ParameterList::new(&pairs)));
         rig.run(MILLIS(30));
-        for seed in 0..5 {
-            let recipe = Recipe {
-                transactions: 3,
-                ..Recipe::default()
-            };
-            // The rig knows one block; of others nothing but their number is looked at.
-            rig.raws[raw].reads = false;
-            let work = Workload::new(&recipe, 50 + seed);
-            rig.victim.submit_block(rig.now, work.block).expect("good");
-            while rig.victim.poll_event().is_some() {}
-        }
+        // The rig knows one block; of others nothing but their number is looked at.
+        rig.raws[raw].reads = false;
+        submit_others(&mut rig, 50..55);
         rig.raws[raw].reads = true;
         let session = rig.raws[raw].session;
         let bytes = rig.victim.poll_control(rig.now, session);
@@ -142,6 +149,40 @@ fn a_rejected_block_is_neither_served_nor_fetched_again() {
         let block = rig.truth.work.block.clone();
         assert_eq!(rig.victim.submit_block(rig.now, block), Ok(hash));
     }
+}
+
+#[test]
+fn a_block_that_was_here_is_kept_for_a_while_and_not_opened_again() {
+    let mut rig = Rig::new(1, block(3));
+    // One that takes what it is told of, and answers nothing.
+    let silent = rig.connect();
+    rig.raws[silent].reads = false;
+    submit_others(&mut rig, 50..58);
+    let raw = rig.connect();
+    let header = rig.truth.header;
+    rig.send(raw, &Message::OpenJob(open(&header, 3)));
+    rig.run(MILLIS(30));
+    let block = rig.truth.work.block.clone();
+    let hash = rig.victim.submit_block(rig.now, block).expect("good");
+    // The silent peer may still want the older ones; this one is no less here for that.
+    assert!(rig.victim.block(&hash).is_some());
+    rig.raws[raw].reads = false;
+    submit_others(&mut rig, 60..76);
+    assert_eq!(rig.victim.block(&hash), None);
+    rig.raws[raw].reads = true;
+    rig.send(
+        raw,
+        &Message::OpenJob(OpenJob {
+            job: 2,
+            ..open(&header, 3)
+        }),
+    );
+    rig.run(MILLIS(30));
+    assert!(rig.victim.jobs().iter().all(|job| job.block != hash));
+    let heard = rig.raws[raw].heard.iter();
+    let closed: Vec<_> = heard.filter(|(_, kind, _)| *kind == 0x0b).collect();
+    assert_eq!(closed.last().expect("CLOSE_JOB").2, [2, 0x80, 0]);
+    assert_eq!(rig.score(raw), 0);
 }
 
 #[test]

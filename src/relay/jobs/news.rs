@@ -206,20 +206,22 @@ impl Engine {
     /// Complete jobs beyond those that are kept make room, the oldest first. With them their transactions leave
     /// the cache: until then a racing block, or one of another branch, may want them.
     pub(in crate::relay) fn evict_jobs(&mut self) {
-        let mut done: Vec<(bool, Time, u16)> = self
-            .jobs
-            .values()
-            .filter_map(|entry| Some((entry.is_lacked(), entry.job.completed?, entry.id)))
-            .collect();
-        // Those that everybody has go first.
+        let done = self.jobs.values().filter_map(|entry| {
+            let completed = entry.job.completed?;
+            Some((completed, entry.id, entry.is_lacked()))
+        });
+        let mut done: Vec<(Time, u16, bool)> = done.collect();
         done.sort_unstable();
-        let excess = done.len().saturating_sub(MAX_KEPT_JOBS);
-        let beyond = done.len().saturating_sub(MAX_LACKED_JOBS);
-        let leaving = done
-            .into_iter()
-            .enumerate()
-            .filter(|(place, (lacked, ..))| *place < beyond || (*place < excess && !lacked));
-        let leaving: Vec<u16> = leaving.map(|(_, (_, _, id))| id).collect();
+        // The newest stay in any case: those that send them may not have heard yet that they are here.
+        done.truncate(done.len().saturating_sub(MAX_KEPT_JOBS));
+        let lacked = done.iter().filter(|(.., is_lacked)| *is_lacked).count();
+        let mut too_many = lacked.saturating_sub(MAX_LACKED_JOBS - MAX_KEPT_JOBS);
+        let leaving = done.into_iter().filter(|(.., is_lacked)| {
+            let leaves = !is_lacked || too_many > 0;
+            too_many = too_many.saturating_sub(usize::from(*is_lacked));
+            leaves
+        });
+        let leaving: Vec<u16> = leaving.map(|(_, id, _)| id).collect();
         for id in leaving {
             if let Some(entry) = self.jobs.get(&id) {
                 for transaction in entry.job.transactions().skip(1) {
@@ -236,6 +238,9 @@ impl Engine {
             return;
         };
         self.jobs_by_hash.remove(&entry.job.hash);
+        if entry.job.is_complete() {
+            self.passed.insert(entry.job.hash);
+        }
         for (slot, peer) in &entry.peers {
             if peer.closed {
                 continue;

@@ -36,6 +36,11 @@ impl Engine {
             self.close_at(slot, open.job, CloseReason::Invalid);
             return;
         }
+        // (JOB-9)
+        if self.passed.contains(&hash) {
+            self.close_at(slot, open.job, CloseReason::Done);
+            return;
+        }
         if !self.may_open_another(slot, open, via) {
             return;
         }

@@ -1,4 +1,5 @@
-//! Blocks that are not taken: those known to be invalid, and those whose header cannot be judged yet.
+//! Blocks that are not taken: those known to be invalid, those that were here, and those whose header cannot be
+//! judged yet.
 
 use std::collections::VecDeque;
 
@@ -15,15 +16,25 @@ use crate::wire::{CloseReason, OpenJob};
 /// 32 bytes outlast any game with them.
 const MAX_INVALID: usize = 128;
 
+/// Hashes of whole blocks that are remembered when their jobs are over: a copy of an OPEN_JOB may come later than a
+/// burst of blocks. Twice as many jobs as are kept, and as much again for those that end early.
+const MAX_PASSED: usize = 64;
+
 /// Offers of one peer whose header cannot be judged yet: a block, and the one that it builds upon.
 const MAX_KEPT_OFFERS: usize = 2;
 
-/// The hashes of blocks that were found invalid, the oldest first.
+/// The hashes of at most so many blocks, the oldest first.
 #[derive(Debug, Default)]
-pub(in crate::relay) struct InvalidBlocks(VecDeque<Hash>);
+pub(in crate::relay) struct Remembered<const MOST: usize>(VecDeque<Hash>);
 
-impl InvalidBlocks {
-    /// Whether a block is known to be invalid.
+/// Blocks that were found invalid.
+pub(in crate::relay) type InvalidBlocks = Remembered<MAX_INVALID>;
+
+/// Blocks that were here whole, and whose jobs are over.
+pub(in crate::relay) type PassedBlocks = Remembered<MAX_PASSED>;
+
+impl<const MOST: usize> Remembered<MOST> {
+    /// Whether a block is among them.
     pub fn contains(&self, hash: &Hash) -> bool {
         self.0.contains(hash)
     }
@@ -33,11 +44,12 @@ impl InvalidBlocks {
         self.0.len()
     }
 
-    fn insert(&mut self, hash: Hash) {
+    /// Adds a block. The oldest makes room.
+    pub fn insert(&mut self, hash: Hash) {
         if self.contains(&hash) {
             return;
         }
-        if self.0.len() >= MAX_INVALID {
+        if self.0.len() >= MOST {
             self.0.pop_front();
         }
         self.0.push_back(hash);
