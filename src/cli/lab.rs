@@ -50,6 +50,10 @@ pub struct LabRunOptions {
     /// The congestion control of TCP in every namespace, as in cubic [default: the system's]
     #[arg(long, value_name = "NAME", value_parser = word)]
     pub congestion: Option<String>,
+    /// Let a TCP connection carry from one node to a neighbour what the links give it, and say what it gets alone and
+    /// beside the relay of the nodes; the simulator has none
+    #[arg(long, value_name = "FROM-TO", value_parser = way)]
+    pub tcp_beside: Option<(usize, usize)>,
     /// The program that runs the nodes [default: this one]
     #[arg(long, value_name = "FILE")]
     pub node_exe: Option<PathBuf>,
@@ -86,6 +90,12 @@ fn word(text: &str) -> Result<String, String> {
     }
 }
 
+fn way(text: &str) -> Result<(usize, usize), String> {
+    let numbers = text.split_once('-');
+    let numbers = numbers.and_then(|(from, to)| Some((from.parse().ok()?, to.parse().ok()?)));
+    numbers.ok_or_else(|| "give the numbers of two nodes, as in 0-1".to_owned())
+}
+
 /// Below the flags of `lab`.
 pub const LAB_HELP: &str = "\
 Each node is a process of its own, in a network namespace of its own. Its packets, of UDP and of TCP, cross the links \
@@ -102,6 +112,7 @@ Examples:
   blocktorrent lab run warm-99-loss-1 --runs 10
   blocktorrent lab run line-4-cold --set link.loss=0.02 --json
   blocktorrent lab run mine.toml
+  blocktorrent lab run cold-loss-0 --set block.count=12 --set block.every_ms=170 --tcp-beside 0-1
   BITCOIND_EXE=/usr/local/bin/bitcoind blocktorrent lab run warm-99-loss-1 --congestion cubic
 
 What the columns mean:

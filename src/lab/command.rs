@@ -10,13 +10,14 @@ use serde_json::{Value, json};
 
 use super::bitcoinds;
 use super::broom::SweptFolder;
-use super::feasible::{check, check_blocks, refusal};
+use super::feasible::{check, check_beside, check_blocks, refusal};
 use super::ground::Ground;
 use super::net::check_system;
 use super::nodes::Setup;
 use super::place::default_congestion;
 use super::report::{Pair, Report};
-use super::{run, speed};
+use super::run::{self, Tcp};
+use super::speed;
 use crate::cli::{LabCommand, LabOptions, LabRunOptions, complain, print};
 use crate::node::demo::interrupts::Interrupts;
 use crate::sim::protocol::{Blocktorrent, Protocol as _};
@@ -69,6 +70,8 @@ struct Work<'a> {
     material: Material,
     /// The congestion control of TCP.
     congestion: String,
+    /// Between which nodes it carries what it can beside the relay.
+    beside: Option<(usize, usize)>,
     nodes: bool,
     bitcoind: Option<PathBuf>,
 }
@@ -92,6 +95,10 @@ impl<'a> Work<'a> {
             ))
             .into());
         }
+        if only == Some("bitcoinds") && options.tcp_beside.is_some() {
+            let text = "--tcp-beside is for the relay's nodes, which --only bitcoinds leaves out";
+            return Err(senseless(text.to_owned()).into());
+        }
         for file in [&bitcoind, &options.node_exe].into_iter().flatten() {
             let about = file.metadata();
             let is_program = |about: &std::fs::Metadata| {
@@ -114,7 +121,11 @@ impl<'a> Work<'a> {
         if bitcoind.is_some() {
             bitcoinds::check(&material.scenario)?;
         }
-        check_blocks(&material.trial(material.scenario.seed)?)?;
+        let trial = material.trial(material.scenario.seed)?;
+        check_blocks(&trial)?;
+        if let Some(way) = options.tcp_beside {
+            check_beside(&trial, way)?;
+        }
         check_system()?;
         let congestion = match &options.congestion {
             Some(name) => name.clone(),
@@ -124,6 +135,7 @@ impl<'a> Work<'a> {
             options,
             material,
             congestion,
+            beside: options.tcp_beside,
             nodes: only != Some("bitcoinds"),
             bitcoind,
         })
@@ -169,7 +181,10 @@ impl<'a> Work<'a> {
     async fn run_nodes(&self, folder: &Path) -> anyhow::Result<Report> {
         let options = self.options;
         let scenario = &self.material.scenario;
-        let congestion = self.congestion.as_str();
+        let tcp = Tcp {
+            congestion: &self.congestion,
+            beside: self.beside,
+        };
         let mut runs = Vec::new();
         for (index, seed) in self.seeds().enumerate() {
             let tell = |what: &str| {
@@ -188,8 +203,7 @@ impl<'a> Work<'a> {
             std::fs::create_dir(&folder)
                 .with_context(|| format!("can't make {}", folder.display()))?;
             let setup = Setup::new(options.node_exe.as_deref(), &folder)?;
-            let (measured, emulation) =
-                run::run(&trial, &Arc::new(ground), &setup, congestion, &tell).await?;
+            let run = run::run(&trial, &Arc::new(ground), &setup, &tcp, &tell).await?;
             if !options.keep {
                 std::fs::remove_dir_all(&folder)
                     .with_context(|| format!("can't remove {}", folder.display()))?;
@@ -198,12 +212,13 @@ impl<'a> Work<'a> {
                 seed,
                 liars: trial.adversaries.keys().copied().collect(),
                 simulated: simulate(trial).await?,
-                measured,
-                emulation,
+                measured: run.outcome,
+                emulation: run.emulation,
+                beside: run.beside,
             });
         }
         self.quiet();
-        Report::new(scenario, congestion, runs)
+        Report::new(scenario, &self.congestion, runs)
     }
 
     async fn run_bitcoinds(

@@ -2,6 +2,7 @@
 
 use crate::sim::scenario::{AdversaryKind, EventKind, NodeSpec, ScenarioError};
 use crate::sim::{Scenario, Trial};
+use crate::study::source::senseless;
 
 /// Nodes of a scenario at most: each is a process, and more than this share the processors of no usual machine without
 /// being measured instead of their links.
@@ -12,6 +13,21 @@ pub const MAX_BLOCK_BYTES: u64 = 4_000_000;
 /// Time for joining at least, in milliseconds: with less, the simulator's nodes are not joined yet when the block comes,
 /// whatever the links, and the two worlds do not do the same.
 const LEAST_SETTLE_MS: f64 = 10.0;
+
+/// Refuses a TCP connection between nodes that no link joins.
+///
+/// # Errors
+///
+/// One line: which nodes.
+pub fn check_beside(trial: &Trial, (from, to): (usize, usize)) -> Result<(), ScenarioError> {
+    let edges = &trial.plan.edges;
+    match edges.contains(&(from.min(to), from.max(to))) {
+        true => Ok(()),
+        false => Err(senseless(format!(
+            "no link joins nodes {from} and {to}; give two neighbours of the scenario to --tcp-beside"
+        ))),
+    }
+}
 
 /// Says in a line why the lab can't run a scenario, and what to do.
 ///

@@ -13,7 +13,7 @@
 //!
 //! - `feasible`: what of a scenario it can do; `ground`: blocks as nodes take them; `switch`: the links, pure
 //! - `place`: a namespace; `router`: the thread that moves packets; `net`: both together
-//! - `nodes`: the processes; `run`: one run; `report`: both worlds side by side
+//! - `nodes`: the processes; `flow`: a TCP connection beside them; `run`: one run; `report`: both worlds side by side
 //! - `bitcoinds`: bitcoind over the same links; `speed`: what the links carry here; `broom`: a folder that goes
 //!
 //! Whatever way it ends, nothing is left: a namespace has no name and lives by its programs. Each of these is the first of a
@@ -31,6 +31,8 @@ mod command;
 mod elsewhere;
 #[cfg(target_os = "linux")]
 mod feasible;
+#[cfg(target_os = "linux")]
+mod flow;
 #[cfg(target_os = "linux")]
 mod ground;
 #[cfg(target_os = "linux")]

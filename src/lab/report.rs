@@ -5,6 +5,7 @@ use std::fmt::Write as _;
 use anyhow::Context as _;
 use serde::Serialize;
 
+use super::flow::Beside;
 use super::run::Emulation;
 use crate::sim::outcome::{Outcome, Row, percentile};
 use crate::sim::scenario::Scenario;
@@ -26,6 +27,8 @@ pub struct Pair {
     pub measured: Outcome,
     /// How true the links were.
     pub emulation: Emulation,
+    /// What a TCP connection carried beside the processes, if there was one.
+    pub beside: Option<Beside>,
 }
 
 /// A node, over all runs and blocks.
@@ -148,7 +151,27 @@ impl Report {
         text.push_str(&row("simulated", &self.simulated));
         text.push_str(&row("measured", &self.measured));
         text.push_str(&emulation(self.runs.iter().map(|run| &run.emulation)));
+        text.push_str(&self.beside());
         text
+    }
+
+    /// What TCP carried beside the relay: the medians, in a line.
+    fn beside(&self) -> String {
+        let all: Vec<Beside> = self.runs.iter().filter_map(|run| run.beside).collect();
+        let Some(Beside { from, to, .. }) = all.first() else {
+            return String::new();
+        };
+        let median = |value: fn(&Beside) -> f64| {
+            let values: Vec<f64> = all.iter().map(value).collect();
+            percentile(&values, 50.0).unwrap_or(0.0)
+        };
+        let alone = median(|tcp| tcp.alone_mbit);
+        let beside = median(|tcp| tcp.beside_mbit);
+        format!(
+            "TCP {from}-{to}    {alone:.1} Mbit/s alone; {beside:.1} beside the relay ({:.0}%), for {:.1} s\n",
+            100.0 * beside / alone.max(1e-6),
+            median(|tcp| tcp.seconds),
+        )
     }
 }
 
@@ -268,6 +291,13 @@ mod tests {
                 dropped_by_kernel,
                 ..Emulation::default()
             },
+            beside: Some(Beside {
+                from: 1,
+                to: 0,
+                alone_mbit: 40.0,
+                beside_mbit: 10.0,
+                seconds: 2.0,
+            }),
         };
         Report::new(&Scenario::default(), "bbr", vec![pair]).expect("a run")
     }
@@ -284,6 +314,12 @@ mod tests {
         );
         assert!(
             table.contains("     1       50.0       60.0       72.5      +12.5  liar\n"),
+            "{table}"
+        );
+        assert!(
+            table.ends_with(
+                "TCP 1-0    40.0 Mbit/s alone; 10.0 beside the relay (25%), for 2.0 s\n"
+            ),
             "{table}"
         );
         assert!(!table.contains("NOT TRUE") && !table.contains("BUSY"));

@@ -9,6 +9,7 @@ use serde::Serialize;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, sleep_until};
 
+use super::flow::{Beside, Flow};
 use super::ground::Ground;
 use super::net::Net;
 use super::nodes::{Answer, Nodes, Setup};
@@ -50,6 +51,26 @@ enum Act {
     Event(Box<EventSpec>),
 }
 
+/// What came of a run.
+#[derive(Clone, Debug)]
+pub struct Run {
+    /// Of the blocks.
+    pub outcome: Outcome,
+    /// How true the links were.
+    pub emulation: Emulation,
+    /// What a TCP connection carried beside the relay, if there was one.
+    pub beside: Option<Beside>,
+}
+
+/// What TCP is to do in a run.
+#[derive(Clone, Copy, Debug)]
+pub struct Tcp<'a> {
+    /// Its congestion control, in every place.
+    pub congestion: &'a str,
+    /// From and to which node a connection carries what it can meanwhile.
+    pub beside: Option<(usize, usize)>,
+}
+
 /// Runs a trial. `tell` is told how far it is.
 ///
 /// # Errors
@@ -59,21 +80,33 @@ pub async fn run(
     trial: &Trial,
     ground: &Arc<Ground>,
     setup: &Setup,
-    congestion: &str,
+    tcp: &Tcp<'_>,
     tell: &(dyn Fn(&str) + Sync),
-) -> anyhow::Result<(Outcome, Emulation)> {
+) -> anyhow::Result<Run> {
     let clock = Clock::start();
-    let net = Net::new(trial, congestion, clock)?;
+    let net = Net::new(trial, tcp.congestion, clock)?;
     tell("starting the nodes");
     let mut nodes = Nodes::start(&net, trial, setup, ground, Vec::new()).await?;
     nodes.fill_mempools().await?;
     tell("joining them, and measuring the paths");
     nodes.join().await?;
     nodes.catch_up()?;
+    let flow = match tcp.beside {
+        Some(way) => {
+            tell("measuring TCP alone");
+            Some(Flow::start(&net, way).await?)
+        }
+        None => None,
+    };
+    nodes.catch_up()?;
     tell("relaying");
     let before = net.router.with(|switch| switch.traffic());
     net.router.take_lateness();
+    let mark = flow.as_ref().map(Flow::mark);
     let played = play(trial, &net, &mut nodes, clock).await?;
+    let beside = flow.as_ref().zip(mark);
+    let beside = beside.map(|(flow, mark)| flow.beside(mark));
+    drop(flow);
     // What is still under way counts as sent, as in the simulator.
     let links = trial.links.iter().flatten();
     let longest = links
@@ -98,7 +131,11 @@ pub async fn run(
             "the system's clock was set during the run, so that times of nodes can't be compared; run it again"
         );
     }
-    Ok((outcome, emulation))
+    Ok(Run {
+        outcome,
+        emulation,
+        beside,
+    })
 }
 
 /// When blocks were handed in, and how long all took.
