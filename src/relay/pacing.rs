@@ -3,7 +3,8 @@
 //! A model of the path in two numbers, the bandwidth (windowed maximum of delivery-rate samples) and the
 //! least round-trip time (windowed minimum), as in BBR (draft-ietf-ccwg-bbr). Loss alone does not slow a
 //! session down, since the links that need a relay most lose datagrams at random; a standing queue
-//! does, and so does losing more than a fifth of a round.
+//! does, and so does losing more than a fifth of a round. A queue of others' making, who do not yield to queues (TCP
+//! with CUBIC), is another matter: to yield to it would be to starve (see [`rivals`]).
 //!
 //! It differs from BBR where a block differs from a file. A block is rare and its first flight small, so
 //! a session that was silent starts with [`INITIAL_FLIGHT`] at once, however long the silence. What
@@ -13,10 +14,12 @@
 
 #![allow(dead_code, reason = "wired up by the session")]
 
+mod rivals;
 mod rounds;
 
 use std::time::Duration;
 
+use self::rivals::Rivals;
 use super::loss::MAX_REPORT_DELAY;
 use crate::time::Time;
 
@@ -128,8 +131,10 @@ pub(crate) struct Pacer {
     cut: Option<(f64, u32)>,
     /// Startup: the best rate so far and rounds since it grew by a quarter.
     full: (u64, u32),
-    /// Whether the last round saw a standing queue.
+    /// Whether the last round saw a standing queue of our own making.
     queue_stands: bool,
+    /// Whether the queue that stands is of others' making, who do not yield to queues.
+    rivals: Rivals,
     /// Bytes that may leave at once after silence.
     flight: u64,
     /// The window is at least this; starts at `flight` after silence, falls while a queue stands.
@@ -183,6 +188,7 @@ impl Pacer {
             cut: None,
             full: (0, 0),
             queue_stands: false,
+            rivals: Rivals::default(),
             flight: INITIAL_FLIGHT,
             floor: INITIAL_FLIGHT,
             flight_left: 0,
@@ -218,6 +224,7 @@ impl Pacer {
     fn begin_flight(&mut self, now: Time) {
         self.floor = self.flight;
         self.flight_left = self.flight;
+        self.rivals = Rivals::default();
         self.train = Train {
             open: true,
             ..Train::default()
@@ -372,6 +379,7 @@ impl Pacer {
         }
         self.timeouts = 0;
         if let Some(rtt) = sample.rtt {
+            self.rivals.note_first(rtt > self.longest_own_queue());
             self.note_rtt(now, rtt);
             self.round.samples += 1;
             self.round.least_rtt = Some(self.round.least_rtt.map_or(rtt, |held| held.min(rtt)));

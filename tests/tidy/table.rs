@@ -52,7 +52,7 @@ pub const WALLS: &[Wall] = &[
     wall("fuzzing", &["merkle", "wire", "mempool", "time", "relay", "sim", "chain"], Purity::Pure),
     wall("node", EVERYTHING, Purity::Impure),
     wall("study", &["sim", "cli"], Purity::Impure),
-    wall("lab", &["sim", "study", "node", "net", "cli", "config", "time"], Purity::PureExcept(&["bitcoinds", "broom", "command", "elsewhere", "net", "nodes", "place", "report", "router", "run", "speed"])),
+    wall("lab", &["sim", "study", "node", "net", "cli", "config", "time"], Purity::PureExcept(&["bitcoinds", "broom", "command", "elsewhere", "flow", "net", "nodes", "place", "report", "router", "run", "speed"])),
     wall("main", &["node", "sim", "study", "lab", "config", "cli"], Purity::Impure),
 ];
 

@@ -2,7 +2,10 @@
 
 use std::time::Duration;
 
-use super::{DATAGRAM, INITIAL_FLIGHT, LEAST_FLIGHT, LEAST_WINDOW, Mode, Pacer, Round};
+use super::rivals::Rivals;
+use super::{
+    DATAGRAM, INITIAL_FLIGHT, LEAST_FLIGHT, LEAST_WINDOW, Mode, Pacer, Round, per_round_trip,
+};
 use crate::time::Time;
 
 /// A round that loses more than this share makes the pacer slow down. Two percent, BBR's value, is what good
@@ -40,7 +43,12 @@ impl Pacer {
             round.lost as f64 / total as f64
         };
         if let Some(least) = round.least_rtt.filter(|_| round.samples >= 3) {
-            self.queue_stands = least > self.standing_queue();
+            let stands = least > self.standing_queue();
+            let floor_yields = self.floor <= per_round_trip(self.bandwidth(), self.round_trip());
+            let yields =
+                self.queue_stands && floor_yields && matches!(self.mode, Mode::Cruise { .. });
+            let yields = yields && least > self.longest_own_queue();
+            self.queue_stands = stands && !self.rivals.are_there(stands, yields);
         } else {
             // Too few to judge: they count for the next round.
             self.round.samples = round.samples;
@@ -53,7 +61,8 @@ impl Pacer {
         if loss < HEAVY_LOSS / 2.0 && total >= LEAST_FLIGHT {
             self.flight = (self.flight * 5 / 4).min(INITIAL_FLIGHT);
         }
-        if self.queue_stands {
+        if self.queue_stands || self.rivals == Rivals::There {
+            // What a flight's train says beside others is what they left, not what is ours to have.
             self.assumed = None;
         }
         self.judge_mode(now, &round, heavy);
@@ -108,6 +117,18 @@ impl Pacer {
     fn standing_queue(&self) -> Duration {
         let least = self.round_trip();
         least + (least / 8).clamp(Duration::from_millis(4), Duration::from_millis(16))
+    }
+
+    /// A round trip that is longer than this has another's queue in it, where we have no more in flight than the least
+    /// window, which is also as much as the first report of a flight speaks of. Boundless while the path is unknown.
+    pub(super) fn longest_own_queue(&self) -> Duration {
+        match self.bandwidth() {
+            _ if self.min_rtt.is_none() => Duration::MAX,
+            0 => Duration::MAX,
+            rate => {
+                self.standing_queue() + Duration::from_nanos(LEAST_WINDOW * 1_000_000_000 / rate)
+            }
+        }
     }
 
     fn judge_mode(&mut self, now: Time, round: &Round, heavy: bool) {

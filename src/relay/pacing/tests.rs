@@ -19,6 +19,8 @@ struct Path {
     queue: u64,
     loss: f64,
     jitter: Duration,
+    /// Another sender keeps the queue at least so long, whatever we do.
+    rival: Duration,
 }
 
 const LINE: Path = Path {
@@ -27,6 +29,7 @@ const LINE: Path = Path {
     queue: 625_000,
     loss: 0.0,
     jitter: Duration::ZERO,
+    rival: Duration::ZERO,
 };
 
 enum What {
@@ -98,6 +101,7 @@ impl Link {
     }
 
     fn transmit(&mut self, flow: usize, sequence: u64) {
+        self.free_at = self.free_at.max(self.now + self.path.rival);
         let queued = self.free_at - self.now;
         self.queue_delays.push((self.now, queued));
         if per_round_trip(self.path.rate, queued) + DATAGRAM > self.path.queue {
@@ -345,6 +349,29 @@ fn two_flows_share() {
     assert!(used > 0.8, "{used}");
     let (least, most) = (got.iter().min().unwrap(), got.iter().max().unwrap());
     assert!(least * 4 > *most, "{got:?}");
+}
+
+#[test]
+fn a_queue_that_another_keeps_long_does_not_starve_it() {
+    // It begins beside the other, or the other comes later.
+    for later in [false, true] {
+        let path = Path {
+            rival: ms(60),
+            ..LINE
+        };
+        let mut link = bulk(LINE);
+        link.path.rival = if later { Duration::ZERO } else { ms(60) };
+        link.run(ms(2_000));
+        link.path = path;
+        let used = link.utilisation(ms(4_000), ms(10_000));
+        println!("{used:.3}");
+        assert!(used > 0.3, "{used}");
+        // The other is gone: nothing of ours stays in the queue, once the least round trip is measured anew.
+        link.path = LINE;
+        link.run(ms(26_000));
+        let queue = link.median_queue(ms(22_000));
+        assert!(queue < ms(12), "{queue:?}");
+    }
 }
 
 #[test]
