@@ -259,21 +259,27 @@ mod tests {
 
     #[test]
     fn flags_mean_what_the_file_means() {
-        let line = "node --datadir /d --network test --control-listen 0.0.0.0:1 --data-listen 0.0.0.0:2 \
-            --rpc-listen 127.0.0.1:3 --connect a:4 --connect b \
+        let key = "0f".repeat(32);
+        let line = format!(
+            "node --datadir /d --network test --control-listen 0.0.0.0:1 --data-listen 0.0.0.0:2 \
+            --rpc-listen 127.0.0.1:3 --connect a:4 --connect b --quic-listen 0.0.0.0:5 --quic-peer {key}@c:6 --quic-allow {key} \
             --p2p-listen 0.0.0.0:4 --bitcoind auto --bitcoind rpc=c:5,zmq=tcp://c:6,p2p=off --service-bit 29 --rpc-user u --rpc-password p \
             --max-mempool-mb 5 --store-mb 6 --max-peers 7 --push-level 2 --max-up-mbit 8 \
-            --max-down-mbit 9 --uacomment hi --role operator --preference 10 --log warn --log-format compact";
-        let file = "datadir = '/d'\nnetwork = 'test'\ncontrol-listen = '0.0.0.0:1'\ndata-listen = '0.0.0.0:2'\n\
+            --max-down-mbit 9 --uacomment hi --role operator --preference 10 --log warn --log-format compact"
+        );
+        let file = format!(
+            "datadir = '/d'\nnetwork = 'test'\ncontrol-listen = '0.0.0.0:1'\ndata-listen = '0.0.0.0:2'\n\
             rpc-listen = '127.0.0.1:3'\nconnect = ['a:4', 'b']\n\
-            p2p-listen = '0.0.0.0:4'\nbitcoind = ['auto', {rpc = 'c:5', zmq = ['tcp://c:6'], p2p = 'off'}]\n\
+            quic-listen = '0.0.0.0:5'\nquic-peer = ['{key}@c:6']\nquic-allow = ['{key}']\n\
+            p2p-listen = '0.0.0.0:4'\nbitcoind = ['auto', {{rpc = 'c:5', zmq = ['tcp://c:6'], p2p = 'off'}}]\n\
             service-bit = 29\nrpc-user = 'u'\nrpc-password = 'p'\n\
             max-mempool-mb = 5\nstore-mb = 6\nmax-peers = 7\npush-level = 2\nmax-up-mbit = 8\n\
-            max-down-mbit = 9\nuacomment = 'hi'\nrole = 'operator'\npreference = 10\nlog = 'warn'\nlog-format = 'compact'";
-        let Ok(Command::Node(node)) = parse(line) else {
+            max-down-mbit = 9\nuacomment = 'hi'\nrole = 'operator'\npreference = 10\nlog = 'warn'\nlog-format = 'compact'"
+        );
+        let Ok(Command::Node(node)) = parse(&line) else {
             panic!("not a node");
         };
-        assert_eq!(node.options, Options::from_toml("f", file).unwrap());
+        assert_eq!(node.options, Options::from_toml("f", &file).unwrap());
     }
 
     #[test]
