@@ -169,6 +169,9 @@ pub struct DemoOptions {
     /// Who is connected to whom
     #[arg(long, value_enum, default_value_t = Topology::Line)]
     pub topology: Topology,
+    /// What the links are: public ones over TCP and UDP, or private ones over QUIC
+    #[arg(long, value_enum, default_value_t = LinkKind::Native)]
+    pub links: LinkKind,
     /// The block to relay, as raw bytes [default: mainnet block 702861, built in]
     #[arg(long, value_name = "FILE")]
     pub block: Option<PathBuf>,
@@ -199,6 +202,16 @@ pub struct DemoOptions {
     /// Keep the nodes' folders and logs, as is done anyway if the demo fails
     #[arg(long)]
     pub keep: bool,
+}
+
+/// What links between nodes are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum LinkKind {
+    /// TCP for control, UDP for data
+    #[default]
+    Native,
+    /// QUIC between nodes that pinned each other's keys
+    Quic,
 }
 
 /// How the demo connects its nodes.

@@ -187,7 +187,7 @@ impl<'a> Work<'a> {
             let folder = folder.join(format!("nodes-{index}"));
             std::fs::create_dir(&folder)
                 .with_context(|| format!("can't make {}", folder.display()))?;
-            let setup = Setup::new(options.node_exe.as_deref(), &folder)?;
+            let setup = Setup::new(options.node_exe.as_deref(), &folder, options.links)?;
             let (measured, emulation) =
                 run::run(&trial, &Arc::new(ground), &setup, congestion, &tell).await?;
             if !options.keep {
@@ -225,7 +225,7 @@ impl<'a> Work<'a> {
                 let folder = folder.join(format!("bitcoinds-{index}-{}", way.name()));
                 std::fs::create_dir(&folder)
                     .with_context(|| format!("can't make {}", folder.display()))?;
-                let setup = Setup::new(options.node_exe.as_deref(), &folder)?;
+                let setup = Setup::new(options.node_exe.as_deref(), &folder, options.links)?;
                 let run = bitcoinds::run(&trial, bitcoind, &setup, &self.congestion, way).await?;
                 report.add(run);
                 if !options.keep {

@@ -12,7 +12,7 @@ use anyhow::{Context as _, anyhow};
 use tokio::sync::mpsc;
 
 use super::files::{Readers, advice, open_regular, write_atomically};
-use crate::config::{Config, ConfigError};
+use crate::config::{Config, ConfigError, Fingerprint};
 use crate::net::quic::Identity;
 use crate::net::{BoundQuic, ControlHub, PrivateDatagrams, PrivateHub, QuicOptions};
 
@@ -94,6 +94,18 @@ pub fn connect(hub: Option<&PrivateHub>, config: &Config) -> Result<(), ConfigEr
             .map_err(|error| ConfigError::Senseless(format!("`quic-peer`: {error}")))?;
     }
     Ok(())
+}
+
+/// Makes the key of a node that is to run in `folder`, which is made too: for whoever starts several nodes that shall
+/// know each other.
+///
+/// # Errors
+///
+/// One line.
+pub fn make(folder: &Path) -> anyhow::Result<Fingerprint> {
+    std::fs::create_dir_all(folder)
+        .with_context(|| format!("can't make the folder {}", folder.display()))?;
+    Ok(read_or_make(&folder.join(KEY_FILE))?.fingerprint())
 }
 
 /// The key in the file, which is made if it is not there.

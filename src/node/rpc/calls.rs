@@ -13,7 +13,7 @@ use super::methods::{self, Kind};
 use super::private;
 use super::request::Parameters;
 use crate::chain::HeaderRefusal;
-use crate::config::{PeerAddress, Role};
+use crate::config::{PeerAddress, PrivatePeer, Role};
 use crate::net::dial::KeepError;
 use crate::node::bitcoin::Query;
 use crate::node::engine::{Command, Hash, PeerName, PeerView};
@@ -260,30 +260,37 @@ impl Context {
     }
 
     fn add_node(&self, arguments: &Arguments) -> Outcome {
-        let peer: PeerAddress =
-            arguments
-                .text(0)?
-                .parse()
-                .map_err(|error: crate::config::ValueError| {
-                    RpcError::new(Code::InvalidParameter, error.to_string())
-                })?;
-        let target = peer.with_port(self.network.control_port());
+        let text = arguments.text(0)?;
+        let senseless = |error: crate::config::ValueError| {
+            RpcError::new(Code::InvalidParameter, error.to_string())
+        };
+        let private = match text.contains('@') {
+            true => Some(text.parse::<PrivatePeer>().map_err(senseless)?),
+            false => None,
+        };
+        let target = match &private {
+            Some(peer) => peer.to_string(),
+            None => {
+                let peer: PeerAddress = text.parse().map_err(senseless)?;
+                peer.with_port(self.network.control_port())
+            }
+        };
         match arguments.text(1)? {
-            "add" => match self.hub.keep_connected(&target) {
-                Ok(()) => Ok(Value::Null),
-                Err(KeepError::Already(_)) => Err(RpcError::new(
-                    Code::NodeAlreadyAdded,
-                    "Error: Node already added",
-                )),
-                Err(error @ KeepError::TooMany) => {
-                    Err(RpcError::new(Code::NodeCapacityReached, error.to_string()))
-                }
-                Err(error) => Err(RpcError::new(Code::Misc, error.to_string())),
-            },
+            "add" => {
+                let kept = match private {
+                    Some(peer) => private::hub(self)?.keep_connected(peer),
+                    None => self.hub.keep_connected(&target),
+                };
+                kept.map(|()| Value::Null).map_err(not_kept)
+            }
             "remove" if self.hub.forget(&target) => Ok(Value::Null),
             "remove" => Err(RpcError::new(
                 Code::NodeNotAdded,
                 "Error: Node could not be removed. It has not been added previously.",
+            )),
+            "onetry" if private.is_some() => Err(RpcError::new(
+                Code::InvalidParameter,
+                "A private peer is kept connected: use add, and remove",
             )),
             "onetry" => {
                 self.hub.try_once(&target);
@@ -412,6 +419,14 @@ impl Context {
         let jobs = self.engine.ask(Command::Jobs).await?;
         let peers = self.engine.ask(Command::Peers).await?;
         Ok(jobs.iter().map(|job| job_json(job, &peers)).collect())
+    }
+}
+
+fn not_kept(error: KeepError) -> RpcError {
+    match error {
+        KeepError::Already(_) => RpcError::new(Code::NodeAlreadyAdded, "Error: Node already added"),
+        KeepError::TooMany => RpcError::new(Code::NodeCapacityReached, error.to_string()),
+        error => RpcError::new(Code::Misc, error.to_string()),
     }
 }
 

@@ -105,7 +105,8 @@ methods! {
         "Adds a header to the chain, if it shows the work that its context demands. Answers null.";
     AddNode "addnode" (text("node"), text("command"))
         "Peers to keep connected. command \"add\": connect to it again and again; \"remove\": no longer; \
-         \"onetry\": connect once.";
+         \"onetry\": connect once.\n\
+         FINGERPRINT@HOST:PORT as node is a private peer, where private links are on.";
     DisconnectNode "disconnectnode" (optional_text("address"), optional_json("nodeid"))
         "Ends a session, named by its \"addr\" or its \"id\" in getpeerinfo. To name it by id, give \"\" as address.\n\
          A connection of Bitcoin's protocol is named by its \"addr\" in getbitcoinpeerinfo.";

@@ -7,14 +7,18 @@ use serde_json::{Value, json};
 use super::Context;
 use super::calls::Outcome;
 use super::error::{Code, RpcError};
+use crate::net::PrivateHub;
+
+/// The private links, if there are any.
+pub(super) fn hub(context: &Context) -> Result<&PrivateHub, RpcError> {
+    let message = "No private links here: set quic-listen, or quic-peer to dial only, and restart";
+    let hub = context.private.as_ref();
+    hub.ok_or_else(|| RpcError::new(Code::Misc, message))
+}
 
 /// `getkey`.
 pub(super) fn key(context: &Context) -> Outcome {
-    let Some(hub) = &context.private else {
-        let message =
-            "No private links here: set quic-listen, or quic-peer to dial only, and restart";
-        return Err(RpcError::new(Code::Misc, message));
-    };
+    let hub = hub(context)?;
     let key = hub.fingerprint().to_string();
     let listens = hub.accepts().then(|| hub.local_addr());
     let named = |at: SocketAddr| match context.named.first() {
