@@ -169,6 +169,9 @@ pub struct DemoOptions {
     /// Who is connected to whom
     #[arg(long, value_enum, default_value_t = Topology::Line)]
     pub topology: Topology,
+    /// What the links are: public ones over TCP and UDP, or private ones over QUIC
+    #[arg(long, value_enum, default_value_t = LinkKind::Native)]
+    pub links: LinkKind,
     /// The block to relay, as raw bytes [default: mainnet block 702861, built in]
     #[arg(long, value_name = "FILE")]
     pub block: Option<PathBuf>,
@@ -199,6 +202,16 @@ pub struct DemoOptions {
     /// Keep the nodes' folders and logs, as is done anyway if the demo fails
     #[arg(long)]
     pub keep: bool,
+}
+
+/// What links between nodes are.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, ValueEnum)]
+pub enum LinkKind {
+    /// TCP for control, UDP for data
+    #[default]
+    Native,
+    /// QUIC between nodes that pinned each other's keys
+    Quic,
 }
 
 /// How the demo connects its nodes.
@@ -259,21 +272,27 @@ mod tests {
 
     #[test]
     fn flags_mean_what_the_file_means() {
-        let line = "node --datadir /d --network test --control-listen 0.0.0.0:1 --data-listen 0.0.0.0:2 \
-            --rpc-listen 127.0.0.1:3 --connect a:4 --connect b \
+        let key = "0f".repeat(32);
+        let line = format!(
+            "node --datadir /d --network test --control-listen 0.0.0.0:1 --data-listen 0.0.0.0:2 \
+            --rpc-listen 127.0.0.1:3 --connect a:4 --connect b --quic-listen 0.0.0.0:5 --quic-peer {key}@c:6 --quic-allow {key} \
             --p2p-listen 0.0.0.0:4 --bitcoind auto --bitcoind rpc=c:5,zmq=tcp://c:6,p2p=off --service-bit 29 --rpc-user u --rpc-password p \
             --max-mempool-mb 5 --store-mb 6 --max-peers 7 --push-level 2 --max-up-mbit 8 \
-            --max-down-mbit 9 --uacomment hi --role operator --preference 10 --log warn --log-format compact";
-        let file = "datadir = '/d'\nnetwork = 'test'\ncontrol-listen = '0.0.0.0:1'\ndata-listen = '0.0.0.0:2'\n\
+            --max-down-mbit 9 --uacomment hi --role operator --preference 10 --log warn --log-format compact"
+        );
+        let file = format!(
+            "datadir = '/d'\nnetwork = 'test'\ncontrol-listen = '0.0.0.0:1'\ndata-listen = '0.0.0.0:2'\n\
             rpc-listen = '127.0.0.1:3'\nconnect = ['a:4', 'b']\n\
-            p2p-listen = '0.0.0.0:4'\nbitcoind = ['auto', {rpc = 'c:5', zmq = ['tcp://c:6'], p2p = 'off'}]\n\
+            quic-listen = '0.0.0.0:5'\nquic-peer = ['{key}@c:6']\nquic-allow = ['{key}']\n\
+            p2p-listen = '0.0.0.0:4'\nbitcoind = ['auto', {{rpc = 'c:5', zmq = ['tcp://c:6'], p2p = 'off'}}]\n\
             service-bit = 29\nrpc-user = 'u'\nrpc-password = 'p'\n\
             max-mempool-mb = 5\nstore-mb = 6\nmax-peers = 7\npush-level = 2\nmax-up-mbit = 8\n\
-            max-down-mbit = 9\nuacomment = 'hi'\nrole = 'operator'\npreference = 10\nlog = 'warn'\nlog-format = 'compact'";
-        let Ok(Command::Node(node)) = parse(line) else {
+            max-down-mbit = 9\nuacomment = 'hi'\nrole = 'operator'\npreference = 10\nlog = 'warn'\nlog-format = 'compact'"
+        );
+        let Ok(Command::Node(node)) = parse(&line) else {
             panic!("not a node");
         };
-        assert_eq!(node.options, Options::from_toml("f", file).unwrap());
+        assert_eq!(node.options, Options::from_toml("f", &file).unwrap());
     }
 
     #[test]

@@ -11,12 +11,14 @@ mod bitcoind;
 mod error;
 mod find;
 mod options;
+mod private;
 mod values;
 
 pub use bitcoind::{Login, NodeSpec, Way, ZmqAddress};
 pub use error::ConfigError;
 pub use find::FindOptions;
 pub use options::{Options, TestOptions};
+pub use private::{Fingerprint, PrivateOptions, PrivatePeer};
 pub use values::{
     ExternalAddress, ListenAddress, ListenOrOff, LogFormat, NetworkName, OnOff, PeerAddress, Role,
     TrustedStart, ValueError,
@@ -73,6 +75,8 @@ pub struct Config {
     pub rpc_listen: Option<SocketAddr>,
     /// Peers to which the node keeps a connection.
     pub connect: Vec<PeerAddress>,
+    /// Links to peers whose keys are pinned.
+    pub private: PrivateOptions,
     /// The operator's Bitcoin nodes, the preferred one first, each once.
     pub bitcoind: Vec<NodeSpec>,
     /// How peers are found.
@@ -127,6 +131,7 @@ impl Config {
         check_test_options(&options.test)?;
         let max_peers = in_range("max-peers", options.max_peers, 64, 1, MAX_MAX_PEERS)?;
         let find = FindOptions::resolve(&options, max_peers)?;
+        let private = PrivateOptions::resolve(&options)?;
         let max_mempool_mb = in_range(
             "max-mempool-mb",
             options.max_mempool_mb,
@@ -149,6 +154,7 @@ impl Config {
             rpc_listen,
             p2p_listen: options.p2p_listen,
             connect: distinct("connect", options.connect, MAX_CONNECT)?,
+            private,
             bitcoind: distinct("bitcoind", options.bitcoind, MAX_BITCOIND)?,
             find,
             service_bit: in_range(

@@ -176,3 +176,13 @@ fn nothing_stays_behind_when_it_is_interrupted() {
         assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
     }
 }
+
+#[test]
+fn private_links_carry_the_same_block() {
+    let report = report("--links quic --nodes 3 --topology ring --loss 3 --delay 5 --rate 100");
+    for node in nodes(&report) {
+        assert_eq!(node["identical"], true);
+        // What went over the stream instead of datagrams would be named here.
+        assert_eq!(node["by_tcp"], serde_json::json!([]));
+    }
+}

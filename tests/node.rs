@@ -8,6 +8,9 @@
     reason = "a test that panics has failed, as it should"
 )]
 
+#[path = "node/private.rs"]
+mod private;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{TcpListener, UdpSocket};
 use std::path::Path;

@@ -19,6 +19,7 @@ Files, below the datadir and the network's folder in it:
   .lock         held while a node runs there
   node.json     process id and the addresses that the node listens on
   .cookie       user and password for RPC, new at each start, readable by its owner only
+  quic.key      the private key of private links, made once they are on, readable by its owner only
   blocks/       recent blocks
   headers.dat   the header chain
 
@@ -62,7 +63,7 @@ begins with `error:`; 2 for a command line that makes no sense.";
 /// Below the flags of `demo`.
 pub const DEMO_HELP: &str = "\
 Starts the nodes on loopback with ports that the system picks, hands the block to the first one, and \
-ends with a table. Loss (UDP), one-way delay and rate (UDP and TCP) are emulated at the sockets. Times count \
+ends with a table. Loss (UDP, QUIC's too), one-way delay and rate (UDP and TCP) are emulated at the sockets. Times count \
 from the moment when the first node is handed the block.
 
 Unless told otherwise the links are modest (10 ms, 20 Mbit/s), so that one sees nodes fill; --delay 0 --rate 0 leaves \

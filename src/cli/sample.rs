@@ -90,6 +90,16 @@ fn sample(key: &str, defaults: &Defaults) -> Sample {
             let example = "[\"relay.example\", \"203.0.113.5:9000\", \"[2001:db8::1]:9000\"]";
             return Sample::DefaultAnd("[]".to_owned(), example);
         }
+        "quic-listen" => return Sample::Example("\"0.0.0.0:8436\""),
+        "quic-peer" | "quic-allow" => {
+            return Sample::DefaultAnd(
+                "[]".to_owned(),
+                match key {
+                    "quic-peer" => "[\"FINGERPRINT@relay.example:8436\"]",
+                    _ => "[\"FINGERPRINT\"]",
+                },
+            );
+        }
         "find-peers" | "dns-seed" | "fixed-seeds" => match (key, defaults.network) {
             ("find-peers", _) => quoted(&"on"),
             (_, NetworkName::Regtest) => quoted(&"off"),

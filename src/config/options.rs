@@ -8,6 +8,7 @@ use toml::de::DeTable;
 
 use super::bitcoind::NodeSpec;
 use super::error::ConfigError;
+use super::private::{Fingerprint, PrivatePeer};
 use super::values::{
     ExternalAddress, ListenAddress, ListenOrOff, LogFormat, NetworkName, OnOff, PeerAddress, Role,
     TrustedStart,
@@ -63,6 +64,25 @@ pub struct Options {
     /// Unlike Bitcoin Core's option of this name it does not keep the node from looking for others: see find-peers.
     #[arg(long, value_name = "HOST[:PORT]")]
     pub connect: Vec<PeerAddress>,
+
+    /// Accept private links here, QUIC over UDP; no port is usual [default: nowhere]
+    ///
+    /// Private links are encrypted, and both ends know each other by pinned keys: see quic-allow and quic-peer.
+    /// It can't be the port of data-listen. The key is in DATADIR/quic.key, made at the first start that needs it.
+    #[arg(long, value_name = "IP:PORT")]
+    pub quic_listen: Option<ListenAddress>,
+
+    /// Keep a private link to this peer, known by its key; may be given many times
+    ///
+    /// `blocktorrent cli getkey` gives the text on the peer's side. The peer must allow this node's key in turn.
+    #[arg(long, value_name = "FINGERPRINT@HOST:PORT")]
+    pub quic_peer: Vec<PrivatePeer>,
+
+    /// Accept private links from the holder of this key; may be given many times
+    ///
+    /// Those of quic-peer are accepted anyway, and all others are refused before anything is said.
+    #[arg(long, value_name = "FINGERPRINT")]
+    pub quic_allow: Vec<Fingerprint>,
 
     /// Look for other nodes of this protocol, and tell them of this one: on or off [default: on]
     ///
@@ -268,6 +288,8 @@ impl Options {
     /// These options, and where they say nothing, those of `below`. Lists add up, these first.
     pub fn over(mut self, below: Self) -> Self {
         self.connect.extend(below.connect);
+        self.quic_peer.extend(below.quic_peer);
+        self.quic_allow.extend(below.quic_allow);
         self.bitcoind.extend(below.bitcoind);
         self.seed_node.extend(below.seed_node);
         self.external_ip.extend(below.external_ip);
@@ -280,6 +302,9 @@ impl Options {
             rpc_listen: self.rpc_listen.or(below.rpc_listen),
             p2p_listen: self.p2p_listen.or(below.p2p_listen),
             connect: self.connect,
+            quic_listen: self.quic_listen.or(below.quic_listen),
+            quic_peer: self.quic_peer,
+            quic_allow: self.quic_allow,
             bitcoind: self.bitcoind,
             find_peers: self.find_peers.or(below.find_peers),
             dns_seed: self.dns_seed.or(below.dns_seed),

@@ -88,6 +88,9 @@ fn a_file_may_say_everything() {
         bitcoind = ["rpc=b.example,user=u,password=p", "auto"]
         service-bit = 24
         connect = ["203.0.113.5:9000", "relay.example", "[2001:db8::1]:9000", "2001:db8::2"]
+        quic-listen = "0.0.0.0:8436"
+        quic-peer = ["0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f@relay.example:8436"]
+        quic-allow = ["1f1f1f1f1f1f1f1f1f1f1f1f1f1f1f1f1f1f1f1f1f1f1f1f1f1f1f1f1f1f1f1f"]
         rpc-user = "alice"
         rpc-password = "secret"
         trusted-start = "702860,00000000000000000003a6b1e44f1a3e02ce82c1a5f1d5ea0fbd24c9c5cc0e5a,170e0408,1632234876"
@@ -126,6 +129,8 @@ fn a_file_may_say_everything() {
     let nodes: Vec<String> = config.bitcoind.iter().map(ToString::to_string).collect();
     assert_eq!(nodes, ["b.example", "auto"]);
     assert_eq!(config.log_format, LogFormat::Json);
+    assert_eq!(config.private.allowed.len(), 2);
+    assert_eq!(config.private.peers[0].target, "relay.example:8436");
     let shown: Vec<String> = config.connect.iter().map(ToString::to_string).collect();
     assert_eq!(
         shown,

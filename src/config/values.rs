@@ -38,7 +38,9 @@ deserialize_from_text!(
     ExternalAddress,
     TrustedStart,
     Role,
-    LogFormat
+    LogFormat,
+    super::private::Fingerprint,
+    super::private::PrivatePeer
 );
 
 /// A Bitcoin network, by Bitcoin Core's name.

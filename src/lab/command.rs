@@ -202,7 +202,7 @@ impl<'a> Work<'a> {
             let folder = folder.join(format!("nodes-{index}"));
             std::fs::create_dir(&folder)
                 .with_context(|| format!("can't make {}", folder.display()))?;
-            let setup = Setup::new(options.node_exe.as_deref(), &folder)?;
+            let setup = Setup::new(options.node_exe.as_deref(), &folder, options.links)?;
             let run = run::run(&trial, &Arc::new(ground), &setup, &tcp, &tell).await?;
             if !options.keep {
                 std::fs::remove_dir_all(&folder)
@@ -240,7 +240,7 @@ impl<'a> Work<'a> {
                 let folder = folder.join(format!("bitcoinds-{index}-{}", way.name()));
                 std::fs::create_dir(&folder)
                     .with_context(|| format!("can't make {}", folder.display()))?;
-                let setup = Setup::new(options.node_exe.as_deref(), &folder)?;
+                let setup = Setup::new(options.node_exe.as_deref(), &folder, options.links)?;
                 let run = bitcoinds::run(&trial, bitcoind, &setup, &self.congestion, way).await?;
                 report.add(run);
                 if !options.keep {

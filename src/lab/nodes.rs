@@ -14,10 +14,13 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 use super::ground::Ground;
 use super::net::Net;
 use super::switch::address_of;
+use crate::cli::LinkKind;
+use crate::config::Fingerprint;
 use crate::net::Clock;
 use crate::node::demo::child::{Heard, NodeProcess, Program};
 use crate::node::demo::message::News;
 use crate::node::demo::rpc::Rpc;
+use crate::node::keys;
 use crate::sim::Trial;
 use crate::sim::workload::Workload;
 use crate::time::Time;
@@ -39,6 +42,7 @@ const LOG_LINES: usize = 3;
 /// The ports of every node for its peers, each in a namespace of its own.
 const CONTROL_PORT: u16 = 18_432;
 const DATA_PORT: u16 = 18_433;
+const QUIC_PORT: u16 = 18_434;
 
 /// What runs the nodes, and where.
 #[derive(Clone, Debug)]
@@ -47,6 +51,8 @@ pub struct Setup {
     pub program: Program,
     /// The folder of datadirs and logs.
     pub folder: PathBuf,
+    /// What links between nodes are.
+    pub links: LinkKind,
 }
 
 impl Setup {
@@ -55,7 +61,7 @@ impl Setup {
     /// # Errors
     ///
     /// The system does not say where this one is.
-    pub fn new(node_exe: Option<&Path>, folder: &Path) -> anyhow::Result<Self> {
+    pub fn new(node_exe: Option<&Path>, folder: &Path, links: LinkKind) -> anyhow::Result<Self> {
         let mut program = Program::own()?;
         program.before = dies_with_lab();
         if let Some(file) = node_exe {
@@ -64,6 +70,7 @@ impl Setup {
         Ok(Self {
             program,
             folder: folder.to_owned(),
+            links,
         })
     }
 }
@@ -103,6 +110,8 @@ pub struct Nodes<'a> {
     ground: Arc<Ground>,
     /// Flags that only one node has, by its number.
     flags: Vec<Vec<String>>,
+    /// The keys of the nodes, if links are private.
+    keys: Vec<Fingerprint>,
     slots: Vec<Slot>,
     sender: mpsc::Sender<(usize, Heard)>,
     heard: mpsc::Receiver<(usize, Heard)>,
@@ -142,6 +151,7 @@ impl<'a> Nodes<'a> {
             setup,
             ground: Arc::clone(ground),
             flags,
+            keys: Vec::new(),
             slots: (0..trial.plan.nodes).map(|_| Slot::default()).collect(),
             sender,
             heard,
@@ -152,6 +162,12 @@ impl<'a> Nodes<'a> {
                 .collect(),
             dropped: 0,
         };
+        if setup.links == LinkKind::Quic {
+            let folders = (0..trial.plan.nodes).map(|node| nodes.folder(node));
+            nodes.keys = folders
+                .map(|folder| keys::make(&folder))
+                .collect::<anyhow::Result<_>>()?;
+        }
         for node in 0..trial.plan.nodes {
             nodes.launch(node).await?;
         }
@@ -167,6 +183,13 @@ impl<'a> Nodes<'a> {
         let (setup, sender) = (self.setup.clone(), self.sender.clone());
         let mut flags = flags(self.trial, &self.ground, node);
         flags.extend(self.flags.get(node).into_iter().flatten().cloned());
+        if !self.keys.is_empty() {
+            let own = SocketAddr::from((address_of(node), QUIC_PORT));
+            flags.extend(["--quic-listen".to_owned(), own.to_string()]);
+        }
+        for key in &self.keys {
+            flags.extend(["--quic-allow".to_owned(), key.to_string()]);
+        }
         let place = self.net.place(node)?;
         let process =
             place
@@ -356,7 +379,10 @@ impl<'a> Nodes<'a> {
             let mut settled = true;
             for node in 0..self.slots.len() {
                 let peers = self.call(node, "getpeerinfo", json!([])).await?;
-                let quiet = |peer: &Value| peer["transport"] == "udp" && peer["probing"] == false;
+                let quiet = |peer: &Value| {
+                    (peer["transport"] == "udp" || peer["transport"] == "quic")
+                        && peer["probing"] == false
+                };
                 settled &= peers
                     .as_array()
                     .is_some_and(|peers| peers.iter().all(quiet));
@@ -382,8 +408,12 @@ impl<'a> Nodes<'a> {
     }
 
     async fn dial(&self, from: usize, to: usize) -> anyhow::Result<()> {
-        let address = SocketAddr::from((address_of(to), CONTROL_PORT));
-        let parameters = json!([address.to_string(), "add"]);
+        let at = |port| SocketAddr::from((address_of(to), port));
+        let target = match self.keys.get(to) {
+            Some(key) => format!("{key}@{}", at(QUIC_PORT)),
+            None => at(CONTROL_PORT).to_string(),
+        };
+        let parameters = json!([target, "add"]);
         self.call(from, "addnode", parameters).await?;
         Ok(())
     }

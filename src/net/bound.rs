@@ -96,15 +96,7 @@ impl BoundUdp {
     }
 
     fn open(address: SocketAddr, options: UdpOptions) -> io::Result<Self> {
-        let socket = Socket2::new(
-            Domain::for_address(address),
-            Type::DGRAM,
-            Some(Protocol::UDP),
-        )?;
-        if address.is_ipv6() {
-            socket.set_only_v6(!address.ip().is_unspecified())?;
-        }
-        socket.bind(&address.into())?;
+        let socket = bind_socket(address)?;
         let state = UdpSocketState::new(UdpSockRef::from(&socket))?;
         let mut shortfalls = ArrayVec::new();
         for receive in [true, false] {
@@ -143,9 +135,23 @@ impl BoundUdp {
     }
 }
 
+/// A socket bound to `address`; `[::]` takes IPv4 too where the system can.
+pub(super) fn bind_socket(address: SocketAddr) -> io::Result<Socket2> {
+    let socket = Socket2::new(
+        Domain::for_address(address),
+        Type::DGRAM,
+        Some(Protocol::UDP),
+    )?;
+    if address.is_ipv6() {
+        socket.set_only_v6(!address.ip().is_unspecified())?;
+    }
+    socket.bind(&address.into())?;
+    Ok(socket)
+}
+
 /// Asks for `wanted` bytes of buffer and returns what was granted. The system may refuse by an error
 /// or by granting less; Linux reports twice what it grants, for its own bookkeeping.
-fn size_buffer(socket: &Socket2, receive: bool, wanted: usize) -> io::Result<usize> {
+pub(super) fn size_buffer(socket: &Socket2, receive: bool, wanted: usize) -> io::Result<usize> {
     let reported = if receive {
         socket.set_recv_buffer_size(wanted).ok();
         socket.recv_buffer_size()?

@@ -1,4 +1,4 @@
-//! The task of one control connection: both directions, until either ends.
+//! The task of one control connection, over TCP or QUIC: both directions, until either ends.
 
 use std::io;
 use std::net::SocketAddr;
@@ -6,9 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::{BufMut, Bytes, BytesMut};
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 
@@ -18,6 +17,7 @@ use super::control::{
 };
 use super::emulate::{SEGMENT_BYTES, SharedUplink, StreamFate};
 use super::held::Held;
+use super::quic;
 use super::timer::Timer;
 use crate::time::Time;
 
@@ -37,37 +37,44 @@ const MAX_LINGER_BYTES: usize = 1 << 20;
 /// stream waits.
 const MAX_HELD_BYTES: usize = 8 << 20;
 
+/// What control goes over.
+#[derive(Debug)]
+pub(super) enum Stream {
+    /// A TCP connection.
+    Tcp(TcpStream),
+    /// A stream of a private link.
+    Quic(Box<quic::Opened>),
+}
+
 /// Runs a connection from `Connected` to `Closed`. Returns early if the engine is gone. What it gives brings what
 /// the engine's side says of the connection when it drops the writer, which it does once it hears of the end.
 pub(super) async fn run(
     shared: Arc<Shared>,
     id: ConnectionId,
-    mut stream: TcpStream,
+    stream: Stream,
     remote: SocketAddr,
     direction: Direction,
 ) -> oneshot::Receiver<Verdict> {
     let _open = shared.opened();
-    // Control messages are small and waited for; without it they would wait for acknowledgements.
-    stream.set_nodelay(true).ok();
     let (writer, outgoing, verdict) = Writer::channel();
+    let link = match &stream {
+        Stream::Tcp(_) => None,
+        Stream::Quic(opened) => Some(opened.link()),
+    };
     let connected = ControlIn::Connected {
         id,
         remote,
         direction,
         writer,
+        link,
     };
     if shared.events.send(connected).await.is_err() {
         return verdict;
     }
-    let (mut reader, write_half) = stream.split();
-    let reason = tokio::select! {
-        reason = read(&mut reader, id, &shared.events) => reason,
-        reason = write(write_half, id, outgoing, &shared) => reason,
+    let reason = match stream {
+        Stream::Tcp(stream) => over_tcp(&shared, id, stream, outgoing).await,
+        Stream::Quic(opened) => quic::converse(&shared, id, *opened, outgoing).await,
     };
-    if reason == CloseReason::Closed {
-        timeout(LINGER_TIME, discard(&mut reader)).await.ok();
-    }
-    drop(stream);
     shared
         .events
         .send(ControlIn::Closed { id, reason })
@@ -76,9 +83,29 @@ pub(super) async fn run(
     verdict
 }
 
+async fn over_tcp(
+    shared: &Arc<Shared>,
+    id: ConnectionId,
+    mut stream: TcpStream,
+    outgoing: Outgoing,
+) -> CloseReason {
+    // Control messages are small and waited for; without it they would wait for acknowledgements.
+    stream.set_nodelay(true).ok();
+    let (mut reader, write_half) = stream.split();
+    let uplink = shared.options.uplink.as_ref();
+    let reason = tokio::select! {
+        reason = read(&mut reader, id, &shared.events) => reason,
+        reason = write(write_half, id, outgoing, shared, uplink) => reason,
+    };
+    if reason == CloseReason::Closed {
+        timeout(LINGER_TIME, discard(&mut reader)).await.ok();
+    }
+    reason
+}
+
 /// Hands what the peer sends to the engine, as fast as the engine takes it: [`MAX_READS`] ahead of it.
-async fn read(
-    reader: &mut ReadHalf<'_>,
+pub(super) async fn read(
+    reader: &mut (impl AsyncRead + Unpin),
     id: ConnectionId,
     events: &mpsc::Sender<ControlIn>,
 ) -> CloseReason {
@@ -103,12 +130,13 @@ async fn read(
     }
 }
 
-/// Writes what the engine queues; once the writer is dropped, for [`FLUSH_TIME`] at most.
-async fn write(
-    mut half: WriteHalf<'_>,
+/// Writes what the engine queues, through an emulated uplink if one is given; once the writer is dropped, for [`FLUSH_TIME`] at most.
+pub(super) async fn write(
+    mut half: impl AsyncWrite + Unpin,
     id: ConnectionId,
     outgoing: Outgoing,
     shared: &Shared,
+    uplink: Option<&SharedUplink>,
 ) -> CloseReason {
     let Outgoing {
         mut messages,
@@ -120,7 +148,6 @@ async fn write(
         pressure: &pressure,
         events: &shared.events,
     };
-    let uplink = shared.options.uplink.as_ref();
     let delay = uplink.map_or(Duration::ZERO, |uplink| uplink.lock().delay());
     let written = async {
         match uplink {
@@ -160,7 +187,7 @@ impl RoomNotice<'_> {
 
 /// Writes messages until the writer is dropped and nothing waits; joins small ones.
 async fn pump(
-    half: &mut WriteHalf<'_>,
+    half: &mut (impl AsyncWrite + Unpin),
     messages: &mut mpsc::Receiver<Bytes>,
     room: &RoomNotice<'_>,
 ) -> io::Result<()> {
@@ -194,7 +221,7 @@ async fn pump(
 
 /// As [`pump`], through an emulated uplink: segment by segment, each written when it would arrive.
 async fn pump_emulated(
-    half: &mut WriteHalf<'_>,
+    half: &mut (impl AsyncWrite + Unpin),
     messages: &mut mpsc::Receiver<Bytes>,
     room: &RoomNotice<'_>,
     uplink: &SharedUplink,
@@ -251,7 +278,7 @@ fn offer(
 }
 
 /// Reads and drops until the peer's end or [`MAX_LINGER_BYTES`].
-async fn discard(reader: &mut ReadHalf<'_>) {
+async fn discard(reader: &mut (impl AsyncRead + Unpin)) {
     let mut buffer = BytesMut::with_capacity(READ_BYTES);
     let mut dropped = 0;
     while dropped < MAX_LINGER_BYTES {

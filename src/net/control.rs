@@ -24,6 +24,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use super::admission::{Admission, Refusal};
 use super::clock::Clock;
 use super::emulate::SharedUplink;
+use super::quic::PrivateLink;
 use super::{BindError, Socket, canonical, connection, dial};
 
 /// Events that wait for the engine: with [`connection::READ_BYTES`] each, at most 4 MiB.
@@ -124,6 +125,8 @@ pub enum ControlIn {
         direction: Direction,
         /// Where to write; dropping it closes the connection.
         writer: Writer,
+        /// The datagrams of a private link; `None` over TCP.
+        link: Option<PrivateLink>,
     },
     /// The peer sent bytes, at most [`connection::READ_BYTES`].
     Bytes {
@@ -348,7 +351,7 @@ pub(super) struct State {
     /// The targets kept connected; dropping an entry ends its task at its next pause.
     pub(super) kept: BTreeMap<String, oneshot::Sender<()>>,
     admission: Admission,
-    listeners: Vec<oneshot::Sender<()>>,
+    pub(super) listeners: Vec<oneshot::Sender<()>>,
     stopped: bool,
 }
 
@@ -414,6 +417,7 @@ impl ControlHub {
         dial::check_target(target)?;
         let (stream, remote) = dial::connect(&self.0, target).await?;
         let id = self.0.new_id();
+        let stream = connection::Stream::Tcp(stream);
         let run = connection::run(Arc::clone(&self.0), id, stream, remote, Direction::Outbound);
         let target = target.to_owned();
         self.0.runtime.spawn(async move {
@@ -441,7 +445,7 @@ impl ControlHub {
     /// # Errors
     /// One line that says why not: no address, kept already, or [`dial::MAX_KEPT`] reached.
     pub fn keep_connected(&self, target: &str) -> Result<(), dial::KeepError> {
-        dial::keep(&self.0, target)
+        dial::keep(&self.0, dial::Target::Public(target.to_owned()))
     }
 
     /// Keeps `target` connected no longer; a connection that is open stays. Whether it was kept.
@@ -515,6 +519,7 @@ impl Shared {
         }
         let place = Place(Arc::clone(self), remote.ip());
         let id = self.new_id();
+        let stream = connection::Stream::Tcp(stream);
         let run = connection::run(Arc::clone(self), id, stream, remote, Direction::Inbound);
         self.runtime.spawn(async move {
             run.await;

@@ -12,8 +12,11 @@ use tokio::net::{TcpStream, lookup_host};
 use tokio::sync::oneshot;
 use tokio::time::{sleep, timeout};
 
+use super::connection::Stream;
 use super::control::{ConnectionId, ControlHub, Direction, Shared, Verdict};
+use super::quic::PrivateHub;
 use super::{canonical, connection};
+use crate::config::PrivatePeer;
 use crate::time::Time;
 
 /// How long one attempt to connect may take, name look-up included: what three losses of the first
@@ -49,6 +52,7 @@ impl fmt::Display for ConnectError {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(formatter, "cannot connect to {}: ", self.target)?;
         match self.source.kind() {
+            io::ErrorKind::PermissionDenied => self.source.fmt(formatter),
             io::ErrorKind::ConnectionRefused => {
                 formatter.write_str("refused; check that a node listens there for control")
             }
@@ -121,14 +125,14 @@ pub(super) fn check_target(target: &str) -> Result<(), ConnectError> {
     })
 }
 
-/// One attempt: look the name up, try its addresses in turn, [`CONNECT_TIME`] for all of it.
+/// One attempt over TCP.
 pub(super) async fn connect(
     shared: &Shared,
     target: &str,
 ) -> Result<(TcpStream, SocketAddr), ConnectError> {
     let attempt = async {
-        let mut last = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-        for address in lookup_host(target).await?.take(MAX_ADDRESSES) {
+        let mut last = no_address();
+        for address in look_up(target).await? {
             match TcpStream::connect(address).await {
                 Ok(stream) => return Ok((stream, canonical(address))),
                 Err(error) => last = error,
@@ -136,6 +140,26 @@ pub(super) async fn connect(
         }
         Err(last)
     };
+    in_time(shared, target, attempt).await
+}
+
+/// The first addresses of a target, in the order the system gives.
+pub(super) async fn look_up(target: &str) -> io::Result<impl Iterator<Item = SocketAddr> + use<>> {
+    let addresses: Vec<_> = lookup_host(target).await?.take(MAX_ADDRESSES).collect();
+    Ok(addresses.into_iter())
+}
+
+/// What is told of a name without addresses.
+pub(super) fn no_address() -> io::Error {
+    io::Error::new(io::ErrorKind::NotFound, "the name has no address")
+}
+
+/// Gives an attempt [`CONNECT_TIME`], and counts what became of it.
+pub(super) async fn in_time<T>(
+    shared: &Shared,
+    target: &str,
+    attempt: impl Future<Output = io::Result<T>>,
+) -> Result<T, ConnectError> {
     let result = match timeout(CONNECT_TIME, attempt).await {
         Ok(result) => result,
         Err(_elapsed) => Err(io::ErrorKind::TimedOut.into()),
@@ -169,7 +193,7 @@ impl ControlHub {
         self.0.runtime.spawn(async move {
             let outcome = match connect(&shared, &address.to_string()).await {
                 Ok((stream, remote)) => {
-                    let direction = Direction::Outbound;
+                    let (stream, direction) = (Stream::Tcp(stream), Direction::Outbound);
                     let run = connection::run(shared, id, stream, remote, direction);
                     Ok(run.await.await.unwrap_or_default())
                 }
@@ -181,59 +205,106 @@ impl ControlHub {
     }
 }
 
+/// Who is kept connected.
+#[derive(Debug)]
+pub(super) enum Target {
+    /// Over TCP: an address or a name with a port.
+    Public(String),
+    /// Over QUIC: a pinned key besides.
+    Private(PrivateHub, PrivatePeer),
+}
+
+impl Target {
+    /// As it was configured.
+    fn name(&self) -> String {
+        match self {
+            Self::Public(target) => target.clone(),
+            Self::Private(_, peer) => peer.to_string(),
+        }
+    }
+
+    fn address(&self) -> &str {
+        match self {
+            Self::Public(target) => target,
+            Self::Private(_, peer) => &peer.target,
+        }
+    }
+
+    async fn connect(&self, shared: &Shared) -> Result<(Stream, SocketAddr), ConnectError> {
+        match self {
+            Self::Public(target) => {
+                let (stream, remote) = connect(shared, target).await?;
+                Ok((Stream::Tcp(stream), remote))
+            }
+            Self::Private(hub, peer) => {
+                let opened = hub.connect(peer).await?;
+                let remote = opened.link().remote();
+                Ok((Stream::Quic(Box::new(opened)), remote))
+            }
+        }
+    }
+}
+
 /// Starts the task that keeps `target` connected.
-pub(super) fn keep(shared: &Arc<Shared>, target: &str) -> Result<(), KeepError> {
-    check_target(target).map_err(KeepError::Target)?;
+pub(super) fn keep(shared: &Arc<Shared>, target: Target) -> Result<(), KeepError> {
+    check_target(target.address()).map_err(KeepError::Target)?;
+    let name = target.name();
     let forgotten = {
         let mut state = shared.state();
         if state.is_stopped() {
             return Err(KeepError::Stopped);
         }
-        if state.kept.contains_key(target) {
-            return Err(KeepError::Already(target.to_owned()));
+        if state.kept.contains_key(&name) {
+            return Err(KeepError::Already(name));
         }
         if state.kept.len() >= MAX_KEPT {
             return Err(KeepError::TooMany);
         }
         let (forget, forgotten) = oneshot::channel();
-        state.kept.insert(target.to_owned(), forget);
+        state.kept.insert(name, forget);
         forgotten
     };
-    let task = dial(Arc::clone(shared), target.to_owned(), forgotten);
+    let task = dial(Arc::clone(shared), target, forgotten);
     shared.runtime.spawn(task);
     Ok(())
 }
 
-async fn dial(shared: Arc<Shared>, target: String, mut forgotten: oneshot::Receiver<()>) {
+async fn dial(shared: Arc<Shared>, target: Target, mut forgotten: oneshot::Receiver<()>) {
     let clock = shared.options.clock;
     let mut backoff = Backoff::new(rand::make_rng());
     let mut trouble = Trouble::default();
+    let name = target.name();
     loop {
         let attempt = tokio::select! {
             _ = &mut forgotten => return,
-            attempt = connect(&shared, &target) => attempt,
+            attempt = target.connect(&shared) => attempt,
         };
         match attempt {
             Ok((stream, remote)) => {
                 let began = clock.now();
                 let id = shared.new_id();
+                let fate = match &stream {
+                    Stream::Tcp(_) => None,
+                    Stream::Quic(opened) => Some(opened.fate()),
+                };
                 let run =
                     connection::run(Arc::clone(&shared), id, stream, remote, Direction::Outbound);
                 let verdict = run.await.await.unwrap_or_default();
                 if let Verdict::Never(reason) = verdict {
-                    tracing::warn!(peer = target, reason, "not tried again");
-                    shared.state().kept.remove(&target);
+                    tracing::warn!(peer = name, reason, "not tried again");
+                    shared.state().kept.remove(&name);
                     return;
                 }
-                match verdict.trouble() {
+                let refusal = fate.and_then(|fate| fate.refusal());
+                match verdict.trouble().map(|reason| refusal.unwrap_or(reason)) {
                     None => trouble.is_over(),
-                    Some(reason) => trouble.tell(clock.now(), &target, reason),
+                    Some(reason) => trouble.tell(clock.now(), &name, reason),
                 }
                 if clock.now() - began >= STABLE_TIME {
                     backoff.reset();
                 }
             }
-            Err(error) => trouble.tell(clock.now(), &target, &error.to_string()),
+            Err(error) => trouble.tell(clock.now(), &name, &error.to_string()),
         }
         if shared.events.is_closed() {
             return;

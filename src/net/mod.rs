@@ -1,4 +1,5 @@
-//! Sockets: datagrams in batches, control connections over TCP, and the emulation of slow links.
+//! Sockets: datagrams in batches, control connections over TCP, private links over QUIC, and the emulation of
+//! slow links.
 //!
 //! ```text
 //!   engine thread (current-thread runtime)             router (any runtime)
@@ -14,6 +15,7 @@
 //!   bounded queue
 //! - [`control`]: the hub: listening, limits (`admission`), and what the engine sees of a connection;
 //!   [`connection`] is the task of one connection, [`dial`] keeps configured peers connected
+//! - [`quic`]: private links, whose streams take the place of TCP and whose datagrams that of UDP
 //! - [`emulate`]: the pure model of an uplink: when does this packet leave, or is it dropped
 //! - [`clock`] and [`timer`]: the monotonic clock as [`crate::time::Time`], and precise waiting
 //!
@@ -28,6 +30,7 @@ pub mod control;
 pub mod dial;
 pub mod emulate;
 mod held;
+pub mod quic;
 pub mod sends;
 pub mod timer;
 pub mod udp;
@@ -43,6 +46,7 @@ pub use control::{
     Writer,
 };
 pub use emulate::{LinkOptions, SharedUplink, Uplink};
+pub use quic::{BoundQuic, PrivateDatagrams, PrivateHub, PrivateLink, QuicOptions};
 pub use timer::Timer;
 pub use udp::{Flush, PushError, UdpPort, UdpStats};
 
@@ -53,12 +57,14 @@ pub enum Socket {
     Data,
     /// The TCP listener for control connections, `--control-listen`.
     Control,
+    /// The UDP socket for private links, `--quic-listen`.
+    Quic,
 }
 
 impl Socket {
     const fn protocol(self) -> &'static str {
         match self {
-            Self::Data => "UDP",
+            Self::Data | Self::Quic => "UDP",
             Self::Control => "TCP",
         }
     }
@@ -67,6 +73,7 @@ impl Socket {
         match self {
             Self::Data => "--data-listen",
             Self::Control => "--control-listen",
+            Self::Quic => "--quic-listen",
         }
     }
 }

@@ -6,6 +6,7 @@
 //!   .cookie     __cookie__:SECRET, new at each start, mode 0600, removed at a clean stop
 //!   node.json   process id and addresses, removed at a clean stop
 //!   peers.dat   the address book
+//!   quic.key    the private key of private links, mode 0600, made at the first start that has any
 //!   blocks/     see the block store
 //! ```
 
@@ -75,6 +76,9 @@ pub struct Addresses {
     /// TCP: Bitcoin's P2P protocol, if it is served.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub p2p: Option<SocketAddr>,
+    /// UDP: private links, if they are accepted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quic: Option<SocketAddr>,
 }
 
 /// The root of datadirs that is meant when none is configured: `~/.blocktorrent`.
@@ -295,6 +299,7 @@ mod tests {
             data: "127.0.0.1:2".parse().unwrap(),
             rpc: "[::1]:3".parse().unwrap(),
             p2p: Some("127.0.0.1:4".parse().unwrap()),
+            quic: None,
         };
         datadir.write_addresses(&addresses).unwrap();
         assert_eq!(read_addresses(root.path()), Some(addresses));

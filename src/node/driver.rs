@@ -2,6 +2,7 @@
 //!
 //! ```text
 //!   readable ─┐                          ┌─▶ events ──▶ router (bounded; chunks may be dropped)
+//!   private ──┤                          │
 //!   control ──┤  one select, one turn    ├─▶ blocks ──▶ store  (bounded)
 //!   command ──┤ ───────▶ Engine ───────▶ ├─▶ control ─▶ writers
 //!   headers ──┤                          │
@@ -14,24 +15,28 @@
 use std::collections::BTreeMap;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
-use std::time::Duration;
 
 use bitcoin::BlockHash;
 use bitcoin::hashes::Hash as _;
 use tokio::sync::mpsc;
 
-use super::engine::{Command, Counters, Hash, PeerName};
+use super::engine::{Command, Counters, Hash, PeerName, PeerView, WholeBlock};
 use super::events::{News, Stamped};
 use super::headers::HeaderBook;
+use super::private::PrivateLinks;
 use super::router::BlockQueue;
 use super::sessions::{AddressTalk, SessionView, SessionsOut};
 use super::stop::Stop;
+use super::verdicts::{is_breach, refuse, verdict};
+use crate::net::quic::is_private;
 use crate::net::udp::{Flush, PushError};
-use crate::net::{Clock, ConnectionId, ControlIn, Direction, Timer, UdpPort, Verdict, Writer};
-use crate::relay::{CompleteBlock, Engine, Event, Initiator, SessionId, WakeReason};
+use crate::net::{
+    Clock, ConnectionId, ControlIn, Direction, PrivateDatagrams, PrivateLink, Timer, UdpPort,
+    Verdict, Writer,
+};
+use crate::relay::{Engine, Event, Initiator, PeerSnapshot, SessionId, WakeReason};
 use crate::time::Time;
-use crate::wire::{self, Disconnect, DisconnectReason, Message};
+use crate::wire::DisconnectReason;
 
 /// Control events and commands taken in one turn before the engine's output is sent.
 const MAX_INPUTS: usize = 32;
@@ -50,6 +55,8 @@ const DATAGRAM_BYTES: usize = 65_507;
 pub struct Inputs {
     /// What control connections bring.
     pub control: mpsc::Receiver<ControlIn>,
+    /// What private links bring, if there are any.
+    pub private: mpsc::Receiver<PrivateDatagrams>,
     /// What callers ask.
     pub commands: mpsc::Receiver<Command>,
     /// The signal to end.
@@ -60,11 +67,13 @@ impl Inputs {
     /// All of them.
     pub fn new(
         control: mpsc::Receiver<ControlIn>,
+        private: mpsc::Receiver<PrivateDatagrams>,
         commands: mpsc::Receiver<Command>,
         stop: Stop,
     ) -> Self {
         Self {
             control,
+            private,
             commands,
             stop,
         }
@@ -84,23 +93,6 @@ pub struct Outputs {
     pub sessions: SessionsOut,
     /// Whether somebody wants to see every chunk.
     pub every_chunk: bool,
-}
-
-/// A block that is whole in the engine.
-#[derive(Clone, Debug)]
-pub struct WholeBlock {
-    /// Its hash.
-    pub hash: BlockHash,
-    /// Its height.
-    pub height: u32,
-    /// Its bytes and transactions.
-    pub block: Arc<CompleteBlock>,
-    /// From the first that was heard of it to now.
-    pub elapsed: Duration,
-    /// Requests that the relay sent for it.
-    pub requests: u64,
-    /// Whether it came from this side: RPC or a Bitcoin node.
-    pub local: bool,
 }
 
 /// One control connection as the engine's thread sees it.
@@ -130,6 +122,9 @@ pub struct Driver {
     timer: Timer,
     connections: BTreeMap<ConnectionId, Connection>,
     sessions: BTreeMap<SessionId, Known>,
+    private: PrivateLinks,
+    /// Datagrams from the network that claim to be of a private link.
+    pretended: u64,
     chunks: BTreeMap<Hash, u32>,
     outputs: Outputs,
     dropped: u64,
@@ -166,6 +161,8 @@ impl Driver {
             timer: Timer::new(clock)?,
             connections: BTreeMap::new(),
             sessions: BTreeMap::new(),
+            private: PrivateLinks::default(),
+            pretended: 0,
             chunks: BTreeMap::new(),
             outputs,
             dropped: 0,
@@ -199,6 +196,7 @@ impl Driver {
                     let bytes = self.handle_control(control);
                     self.take_waiting(&mut inputs, bytes);
                 }
+                Some(datagrams) = inputs.private.recv() => self.receive_private(&datagrams),
                 Some(command) = inputs.commands.recv() => {
                     self.handle_command(command);
                     self.take_waiting(&mut inputs, 0);
@@ -233,10 +231,24 @@ impl Driver {
 
     fn receive(&mut self) -> io::Result<()> {
         let now = self.clock.now();
-        let engine = &mut self.engine;
+        let (engine, pretended) = (&mut self.engine, &mut self.pretended);
         self.port
-            .recv_batch(|from, datagram| engine.handle_datagram(now, from, datagram))?;
+            .recv_batch(|from, datagram| match is_private(from.ip()) {
+                // No system should let it come so far.
+                true => *pretended += 1,
+                false => engine.handle_datagram(now, from, datagram),
+            })?;
         Ok(())
+    }
+
+    /// Takes what a private link brought; after its session it is nobody's.
+    fn receive_private(&mut self, came: &PrivateDatagrams) {
+        let now = self.clock.now();
+        if let Some(from) = self.private.source(came.id) {
+            for datagram in &came.datagrams {
+                self.engine.handle_datagram(now, from, datagram);
+            }
+        }
     }
 
     /// Takes what else waits, up to a bound, so that one turn sends for all of it. So many bytes of control
@@ -265,24 +277,15 @@ impl Driver {
                 remote,
                 direction,
                 writer,
+                link,
             } => {
-                let initiator = match direction {
-                    Direction::Inbound => Initiator::Inbound,
-                    Direction::Outbound => Initiator::Outbound,
+                let known = Known {
+                    connection: id,
+                    remote,
+                    direction,
+                    up: false,
                 };
-                match self.engine.handle_connected(now, initiator, remote) {
-                    Some(session) => {
-                        self.connections.insert(id, Connection { session, writer });
-                        let known = Known {
-                            connection: id,
-                            remote,
-                            direction,
-                            up: false,
-                        };
-                        self.sessions.insert(session, known);
-                    }
-                    None => refuse(writer, initiator),
-                }
+                self.connect(known, writer, link);
             }
             // The connection reads on when `turn` is dropped here, at the end.
             ControlIn::Bytes { id, bytes, turn: _ } => {
@@ -300,6 +303,47 @@ impl Driver {
             }
         }
         0
+    }
+
+    /// A connection was made: it gets a session, or is refused.
+    fn connect(&mut self, known: Known, writer: Writer, link: Option<PrivateLink>) {
+        let (id, now) = (known.connection, self.clock.now());
+        let initiator = match known.direction {
+            Direction::Inbound => Initiator::Inbound,
+            Direction::Outbound => Initiator::Outbound,
+        };
+        let address = match &link {
+            Some(link) => PrivateLinks::address(link),
+            None => known.remote,
+        };
+        let pretends = link.is_none() && is_private(address.ip());
+        let session = match pretends {
+            true => None,
+            false => self.engine.handle_connected(now, initiator, address),
+        };
+        let Some(session) = session else {
+            refuse(writer, initiator);
+            return;
+        };
+        self.connections.insert(id, Connection { session, writer });
+        self.sessions.insert(session, known);
+        if let Some(link) = link {
+            self.private.insert(id, link);
+        }
+    }
+
+    /// The sessions, private peers by the address at which they really are.
+    fn peers(&self, now: Time) -> Vec<PeerView> {
+        let view = |relay: PeerSnapshot| {
+            let known = self.sessions.get(&relay.session);
+            let link = known.and_then(|known| self.private.link(known.connection));
+            PeerView {
+                address: known.map_or(relay.address, |known| known.remote),
+                key: link.map(PrivateLink::key),
+                relay,
+            }
+        };
+        self.engine.peers(now).into_iter().map(view).collect()
     }
 
     fn handle_command(&mut self, command: Command) {
@@ -350,12 +394,13 @@ impl Driver {
             }
             Command::Header { hash, reply } => drop(reply.send(self.book.header(&hash))),
             Command::Block { hash, reply } => drop(reply.send(self.engine.block(&hash))),
-            Command::Peers(reply) => drop(reply.send(self.engine.peers(now))),
+            Command::Peers(reply) => drop(reply.send(self.peers(now))),
             Command::Jobs(reply) => drop(reply.send(self.engine.jobs())),
             Command::Counters(reply) => {
                 let counters = Counters {
                     engine: self.engine.totals(),
                     udp: self.port.stats(),
+                    pretended: self.pretended,
                     mempool: self.engine.mempool(),
                 };
                 reply.send(counters).ok();
@@ -410,13 +455,19 @@ impl Driver {
             && let Some(known) = self.sessions.get_mut(session)
         {
             known.up = true;
-            let view = SessionView {
-                connection: known.connection,
-                remote: known.remote,
-                direction: known.direction,
-                doors: *doors,
-            };
-            self.outputs.sessions.up(*session, view);
+            // Who looks for peers hears nothing of private ones, and so tells nobody of them.
+            match self.private.link(known.connection) {
+                Some(_) => self.private.set_port(known.connection, doors.data_port),
+                None => {
+                    let view = SessionView {
+                        connection: known.connection,
+                        remote: known.remote,
+                        direction: known.direction,
+                        doors: *doors,
+                    };
+                    self.outputs.sessions.up(*session, view);
+                }
+            }
         }
         if self.outputs.every_chunk || !matches!(event, Event::ChunkVerified { .. }) {
             self.tell(&event);
@@ -480,6 +531,7 @@ impl Driver {
     fn close(&mut self, session: SessionId, code: Option<DisconnectReason>) {
         if let Some(known) = self.sessions.remove(&session) {
             self.write_control(known.connection);
+            self.private.remove(known.connection);
             if let Some(connection) = self.connections.remove(&known.connection) {
                 connection.writer.close(match known.up {
                     true if code.is_some_and(is_breach) => Verdict::Misbehaved,
@@ -517,6 +569,10 @@ impl Driver {
                     break;
                 };
                 let datagram = self.datagram.get(..transmit.len).unwrap_or_default();
+                if is_private(transmit.to.ip()) {
+                    self.private.send(transmit.to.ip(), datagram);
+                    continue;
+                }
                 match self.port.push(now, transmit.to, datagram) {
                     Ok(()) => {}
                     // Either is a datagram lost, as the network may lose any.
@@ -529,65 +585,4 @@ impl Driver {
         }
         true
     }
-}
-
-/// Closes a connection for which there is no session. An inbound peer is told why.
-fn refuse(writer: Writer, initiator: Initiator) {
-    if initiator == Initiator::Inbound {
-        let farewell = Message::Disconnect(Disconnect {
-            reason: DisconnectReason::TooManyPeers,
-            text: "too many peers",
-        });
-        let mut bytes = vec![0; farewell.frame_len()];
-        if farewell
-            .write_frame(&mut wire::Writer::new(&mut bytes))
-            .is_ok()
-        {
-            // An empty queue takes it, unless the connection has ended.
-            writer.try_send(bytes.into()).ok();
-        }
-    }
-    writer.close(Verdict::NoRoom(
-        "there are as many sessions as max-peers allows; raise it, or end one",
-    ));
-}
-
-/// Whether a session that ended for this reason ended by somebody's fault.
-const fn is_breach(reason: DisconnectReason) -> bool {
-    matches!(
-        reason,
-        DisconnectReason::Misbehaviour
-            | DisconnectReason::Malformed
-            | DisconnectReason::UnknownMessage
-            | DisconnectReason::ProtocolOrder
-    )
-}
-
-/// What an operator should know of an end before the handshake was done, by the reason on the wire.
-fn verdict(code: Option<DisconnectReason>) -> Verdict {
-    Verdict::Refused(match code {
-        Some(DisconnectReason::Oneself) => return Verdict::Never("it is this node itself"),
-        // The other connection to that node is the one that is kept.
-        Some(DisconnectReason::DuplicateConnection) => return Verdict::Duplicate,
-        Some(DisconnectReason::Shutdown) => return Verdict::Ended,
-        Some(DisconnectReason::Network) => {
-            "it relays another Bitcoin network; check --network on both sides, and the port"
-        }
-        Some(DisconnectReason::Version) => {
-            "it speaks no protocol version that this node does; update the older of the two"
-        }
-        Some(DisconnectReason::TooManyPeers) => "it has no place for another peer",
-        Some(DisconnectReason::None) => "it was disconnected before its handshake was done",
-        Some(DisconnectReason::Timeout) => {
-            "no handshake in time; check that it is the control port of a blocktorrent node"
-        }
-        Some(_) => {
-            return Verdict::Stranger(
-                "what answers there is no control port of a blocktorrent node; check the port",
-            );
-        }
-        None => {
-            "closed before the handshake; check that it is the control port of a blocktorrent node, and that it has room for a peer"
-        }
-    })
 }

@@ -4,8 +4,10 @@
 //! Whoever holds an [`EngineHandle`] can ask; only the engine's thread answers. Tests answer in its place.
 
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
+use bitcoin::BlockHash;
 use bytes::Bytes;
 use thiserror::Error;
 use tokio::sync::mpsc::error::TrySendError;
@@ -13,10 +15,11 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::headers::{ChainView, HeaderView};
 use crate::chain::{Accepted, HeaderRefusal};
+use crate::config::Fingerprint;
 use crate::net::udp::UdpStats;
 use crate::relay::{
-    CompactAnswer, CompactBlock, EngineTotals, JobSnapshot, MempoolSnapshot, PeerSnapshot,
-    SessionId, SubmitRefusal,
+    CompactAnswer, CompactBlock, CompleteBlock, EngineTotals, JobSnapshot, MempoolSnapshot,
+    PeerSnapshot, SessionId, SubmitRefusal,
 };
 use crate::wire::PeerAddress;
 
@@ -102,7 +105,7 @@ pub enum Command {
         reply: Reply<Option<Bytes>>,
     },
     /// The sessions.
-    Peers(Reply<Vec<PeerSnapshot>>),
+    Peers(Reply<Vec<PeerView>>),
     /// The jobs, newest last.
     Jobs(Reply<Vec<JobSnapshot>>),
     /// What has been counted.
@@ -129,6 +132,34 @@ pub enum PeerName {
     Address(SocketAddr),
 }
 
+/// One session, as callers see it.
+#[derive(Clone, Debug)]
+pub struct PeerView {
+    /// What the engine knows; its `address` is of use to the engine alone if the link is private.
+    pub relay: PeerSnapshot,
+    /// Where the peer is on the network.
+    pub address: SocketAddr,
+    /// The key that the peer of a private link has shown.
+    pub key: Option<Fingerprint>,
+}
+
+/// A block that is whole in the engine.
+#[derive(Clone, Debug)]
+pub struct WholeBlock {
+    /// Its hash.
+    pub hash: BlockHash,
+    /// Its height.
+    pub height: u32,
+    /// Its bytes and transactions.
+    pub block: Arc<CompleteBlock>,
+    /// From the first that was heard of it to now.
+    pub elapsed: Duration,
+    /// Requests that the relay sent for it.
+    pub requests: u64,
+    /// Whether it came from this side: RPC or a Bitcoin node.
+    pub local: bool,
+}
+
 /// What the engine and its socket have counted.
 #[derive(Clone, Debug, Default)]
 pub struct Counters {
@@ -136,6 +167,8 @@ pub struct Counters {
     pub engine: EngineTotals,
     /// The socket's.
     pub udp: UdpStats,
+    /// Datagrams of the socket that claimed to come from a private peer.
+    pub pretended: u64,
     /// The transactions held.
     pub mempool: MempoolSnapshot,
 }

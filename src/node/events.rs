@@ -5,7 +5,7 @@
 //!
 //! | event | further members |
 //! | --- | --- |
-//! | `ready` | `control data rpc p2p`: the addresses listened on |
+//! | `ready` | `control data rpc p2p quic`: the addresses listened on |
 //! | `session` | `session addr agent`: a handshake is done |
 //! | `session_down` | `session addr reason established`: whether its handshake had been done |
 //! | `path` | `session addr udp`: data goes over UDP from now on, or no longer |
@@ -53,6 +53,8 @@ pub enum News {
         rpc: SocketAddr,
         #[serde(skip_serializing_if = "Option::is_none")]
         p2p: Option<SocketAddr>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        quic: Option<SocketAddr>,
     },
     /// A handshake is done.
     Session {
@@ -327,9 +329,12 @@ impl News {
                 data,
                 rpc,
                 p2p,
+                quic,
             } => {
-                let p2p = p2p.map_or("off".to_owned(), |p2p| p2p.to_string());
-                tracing::info!(%control, %data, %rpc, p2p, "listening");
+                let shown =
+                    |at: &Option<SocketAddr>| at.map_or("off".to_owned(), |at| at.to_string());
+                let (p2p, quic) = (shown(p2p), shown(quic));
+                tracing::info!(%control, %data, %rpc, p2p, quic, "listening");
             }
             Self::Session {
                 session,

@@ -28,9 +28,11 @@ pub mod events;
 pub mod files;
 pub mod headerfile;
 pub mod headers;
+pub mod keys;
 pub mod limits;
 pub mod lines;
 pub mod logs;
+pub mod private;
 pub mod quiet;
 pub mod router;
 pub mod rpc;
@@ -40,6 +42,7 @@ pub mod settings;
 pub mod signals;
 pub mod stop;
 pub mod store;
+pub mod verdicts;
 
 use std::process::ExitCode;
 

@@ -15,12 +15,13 @@ use tokio::sync::mpsc;
 
 use super::bitcoin;
 use super::datadir::{Addresses, Datadir, DatadirError};
-use super::driver::{Driver, Inputs, Outputs, WholeBlock};
-use super::engine::EngineHandle;
+use super::driver::{Driver, Inputs, Outputs};
+use super::engine::{EngineHandle, WholeBlock};
 use super::events::{News, Stamped};
 use super::files;
 use super::headerfile::{self, HeaderFile};
 use super::headers::HeaderBook;
+use super::keys;
 use super::limits;
 use super::router::{self, BlockQueue};
 use super::rpc::{self, auth::Credentials};
@@ -34,7 +35,8 @@ use crate::chain::p2p::connection::Listener;
 use crate::config::{Config, ConfigError, TestOptions};
 use crate::net::control::BoundControl;
 use crate::net::{
-    BoundUdp, Clock, ControlHub, HubOptions, LinkOptions, SharedUplink, UdpOptions, UdpPort, Uplink,
+    BoundUdp, Clock, ControlHub, HubOptions, LinkOptions, PrivateHub, SharedUplink, UdpOptions,
+    UdpPort, Uplink,
 };
 use crate::relay::{Engine, EngineConfig};
 
@@ -48,6 +50,8 @@ const MAX_DATAGRAM: u16 = 1_472;
 /// How long connections may take to end once the engine has let go of them, and how long whoever reads
 /// the events may take to read the last of them.
 const FAREWELL_TIME: Duration = Duration::from_secs(3);
+/// How long the last packets of private links may take, by which peers learn of the end at once.
+const CLOSING_TIME: Duration = Duration::from_millis(500);
 /// How long running calls may take once the node stops.
 const LAST_CALLS_TIME: Duration = Duration::from_secs(5);
 
@@ -56,6 +60,7 @@ struct Sockets {
     control: BoundControl,
     data: BoundUdp,
     rpc: StdListener,
+    private: Option<keys::BoundPrivate>,
     uplink: Option<SharedUplink>,
 }
 
@@ -93,7 +98,7 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
     // A kept block may be newer than the last header written; one that no longer fits is only kept.
     book.submit_linked(&store.headers(), clock.now());
     limits::raise_descriptors(config.max_peers);
-    let sockets = bind(config)?;
+    let sockets = bind(config, datadir.folder())?;
     // Only now: a node that can't start says why, in one line and nothing else.
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -184,14 +189,11 @@ async fn serve(
     let p2p = bitcoin::listen(config, parts.network).await?;
     let addresses = addresses(config, &sockets, &rpc_listener, p2p.as_ref())?;
     warn_of_shortfalls(&sockets.data);
-    let (hub, control) = ControlHub::new(HubOptions {
-        max_inbound: config.max_peers as usize,
-        uplink: sockets.uplink,
-        ..HubOptions::new(parts.clock)
-    });
+    let (hub, control) = ControlHub::new(hub_options(config, parts.clock, sockets.uplink));
     let keeper = tokio::spawn(headerfile::keep(headers, parts.book.clone(), stop.clone()));
     let (engine, commands) = EngineHandle::channel();
-    let inputs = Inputs::new(control, commands, stop.clone());
+    let private = keys::open(&hub, config, sockets.private)?;
+    let inputs = Inputs::new(control, private.datagrams, commands, stop.clone());
     let agent = agent(config);
     let (threads, ends) = Threads::start(config, &parts, &agent, sockets.data, inputs, &addresses)?;
     let side = bitcoin::Parts {
@@ -219,6 +221,8 @@ async fn serve(
         bitcoin,
         store: parts.store,
         hub: hub.clone(),
+        private: private.hub.clone(),
+        named: config.find.external_ips.clone(),
         network: parts.network,
         agent,
         control: addresses.control,
@@ -228,14 +232,22 @@ async fn serve(
     };
     let server = rpc::http::serve(rpc_listener, context, credentials);
     let server = parts.callers.spawn(server);
-    connect(&hub, sockets.control, config, parts.network)?;
+    connect(&hub, private.hub.as_ref(), sockets.control, config)?;
     stop.stopped().await;
     tracing::info!("stopping");
     hub.stop();
     let last_calls = async { tokio::join!(server, keeper, desk) };
     tokio::select! {
-        ended = in_order(threads, &hub, last_calls) => ended,
+        ended = in_order(threads, &hub, private.hub.as_ref(), last_calls) => ended,
         Ok(()) = at_once => bail!("ended at once, by a second signal"),
+    }
+}
+
+fn hub_options(config: &Config, clock: Clock, uplink: Option<SharedUplink>) -> HubOptions {
+    HubOptions {
+        max_inbound: config.max_peers as usize,
+        uplink,
+        ..HubOptions::new(clock)
     }
 }
 
@@ -268,9 +280,15 @@ fn find_parts(
 async fn in_order<T>(
     threads: Threads,
     hub: &ControlHub,
+    private: Option<&PrivateHub>,
     last_calls: impl Future<Output = T>,
 ) -> anyhow::Result<()> {
     let ended = threads.end(hub).await;
+    if let Some(private) = private {
+        tokio::time::timeout(CLOSING_TIME, private.idle())
+            .await
+            .ok();
+    }
     tokio::time::timeout(LAST_CALLS_TIME, last_calls).await.ok();
     ended
 }
@@ -289,18 +307,21 @@ fn addresses(
         data: sockets.data.local_addr(),
         rpc: rpc.local_addr()?,
         p2p: p2p.map(Listener::local_addr).transpose()?,
+        quic: keys::listens_at(config, sockets.private.as_ref()),
     })
 }
 
 /// Lets peers in, and dials those that are configured.
 fn connect(
     hub: &ControlHub,
+    private: Option<&PrivateHub>,
     control: BoundControl,
     config: &Config,
-    network: Network,
 ) -> anyhow::Result<()> {
     hub.listen(control)
         .context("can't accept control connections")?;
+    keys::connect(private, config)?;
+    let network = settings::network(config.network);
     for peer in &config.connect {
         hub.keep_connected(&peer.with_port(network.control_port()))
             .map_err(|error| ConfigError::Senseless(format!("`connect`: {error}")))?;
@@ -372,6 +393,7 @@ impl Threads {
                 data: addresses.data,
                 rpc: addresses.rpc,
                 p2p: addresses.p2p,
+                quic: addresses.quic,
             },
             dropped_before: 0,
         };
@@ -481,7 +503,7 @@ fn agent(config: &Config) -> String {
     }
 }
 
-fn bind(config: &Config) -> anyhow::Result<Sockets> {
+fn bind(config: &Config, folder: &Path) -> anyhow::Result<Sockets> {
     let uplink = uplink(&config.test)?;
     let defaults = settings::defaults(config.network);
     let control_address = config.control_listen.unwrap_or(defaults.control);
@@ -513,6 +535,7 @@ fn bind(config: &Config) -> anyhow::Result<Sockets> {
         control,
         data,
         rpc,
+        private: keys::bind(config, folder)?,
         uplink,
     })
 }

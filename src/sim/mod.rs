@@ -6,7 +6,9 @@
 //! network ([`link`]), the TCP of control connections ([`control`]) and the blocks ([`workload`]). The
 //! [`checks`] sit outside the code under test; [`chain`] makes blocks that other judges than a relay call good.
 //!
-//! What it is not: it spends no time on computing. Its delays are those of links alone.
+//! What it is not: it spends no time on computing. Its delays are those of links alone. Nor does it know private links:
+//! over virtual time they differ from public ones by 32 bytes a packet and by QUIC's acknowledgements, and a model of
+//! these would measure itself. The lab measures the real ones (`lab run --links quic`).
 //!
 //! ```
 //! use std::time::Duration;

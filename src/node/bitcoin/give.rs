@@ -14,7 +14,7 @@ use super::link::{Link, Submission};
 use super::peers::{Kind, PeerNumber};
 use crate::chain::Tip;
 use crate::chain::p2p::{BlockSummary, PeerCommand, PeerInfo, build_compact};
-use crate::node::driver::WholeBlock;
+use crate::node::engine::WholeBlock;
 use crate::time::Time;
 
 /// The largest share of a block that a compact block carries whole, one in so many bytes. Beyond it the

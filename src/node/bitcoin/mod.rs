@@ -55,7 +55,7 @@ use crate::chain::bitcoind::{Nodes, Rpc, Topic, Zmq};
 use crate::chain::p2p::connection::{Accepted, Listener as P2pListener, Tally};
 use crate::config::NodeSpec;
 use crate::net::Clock;
-use crate::node::driver::WholeBlock;
+use crate::node::engine::WholeBlock;
 use crate::node::engine::{EngineGone, EngineHandle};
 use crate::node::headers::HeaderBook;
 use crate::node::router::BlockQueue;

@@ -12,7 +12,7 @@ use super::peers::{Kind, PeerNumber, Want};
 use crate::chain::p2p::{
     BlockForm, MAX_BLOCK_HASHES, MAX_HEADERS_PER_MESSAGE, PeerCommand, strip_block,
 };
-use crate::node::driver::WholeBlock;
+use crate::node::engine::WholeBlock;
 
 /// How deep a block may lie of which a compact form is given (Bitcoin Core's `MAX_CMPCTBLOCK_DEPTH`).
 const COMPACT_DEPTH: u32 = 5;

@@ -59,6 +59,11 @@ impl Program {
     }
 }
 
+/// The datadir of node number `node` below `root`.
+pub fn datadir(root: &Path, node: usize) -> PathBuf {
+    root.join(format!("node-{node}"))
+}
+
 /// A running node. Dropped, it is killed.
 #[derive(Debug)]
 pub struct NodeProcess {
@@ -83,7 +88,7 @@ impl NodeProcess {
         flags: &[String],
         heard: mpsc::Sender<(usize, Heard)>,
     ) -> anyhow::Result<Self> {
-        let folder = root.join(format!("node-{node}"));
+        let folder = datadir(root, node);
         let log = root.join(format!("node-{node}.log"));
         let stderr =
             File::create(&log).with_context(|| format!("can't write the log {}", log.display()))?;

@@ -1,6 +1,5 @@
 //! All nodes of a demo: started together, joined by links, ended together.
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -10,13 +9,15 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use super::block::DemoBlock;
-use super::child::{Heard, NodeProcess, Program};
+use super::child::{Heard, NodeProcess, Program, datadir};
 use super::message::News;
 use super::plan::{Links, Plan, warm};
 use super::progress::Progress;
 use super::rpc::Rpc;
-use crate::cli::DemoOptions;
-use crate::config::NetworkName;
+use crate::cli::{DemoOptions, LinkKind};
+use crate::config::{Fingerprint, NetworkName};
+use crate::node::datadir::network_folder;
+use crate::node::keys;
 
 /// Lines of all nodes that wait to be looked at; a node holds 16,384 more of its own.
 const MAX_LINES: usize = 4_096;
@@ -35,7 +36,10 @@ pub struct Fleet {
     network: NetworkName,
     processes: Vec<NodeProcess>,
     heard: mpsc::Receiver<(usize, Heard)>,
-    controls: Vec<Option<SocketAddr>>,
+    /// Where others dial each node: an address, with its key before it if links are private.
+    doors: Vec<Option<String>>,
+    /// The keys of the nodes, if links are private.
+    keys: Vec<Fingerprint>,
     rpcs: Vec<Option<Rpc>>,
 }
 
@@ -53,9 +57,15 @@ impl Fleet {
     ) -> anyhow::Result<Self> {
         let (sender, heard) = mpsc::channel(MAX_LINES);
         let program = Program::own()?;
+        let keys = match options.links {
+            LinkKind::Native => Vec::new(),
+            LinkKind::Quic => (0..plan.nodes)
+                .map(|node| keys::make(&network_folder(&datadir(folder, node), block.network)))
+                .collect::<anyhow::Result<_>>()?,
+        };
         let processes = (0..plan.nodes)
             .map(|node| {
-                let flags = flags(options, plan, block, node);
+                let flags = flags(options, plan, block, (node, &keys));
                 NodeProcess::start(&program, folder, node, &flags, sender.clone())
             })
             .collect::<anyhow::Result<_>>()?;
@@ -63,7 +73,8 @@ impl Fleet {
             network: block.network,
             processes,
             heard,
-            controls: vec![None; plan.nodes],
+            doors: vec![None; plan.nodes],
+            keys,
             rpcs: vec![None; plan.nodes],
         })
     }
@@ -83,13 +94,15 @@ impl Fleet {
             bail!("node {node} has ended before its time");
         };
         progress.hear(node, line.t_us, &line.news);
-        if let News::Ready { control, rpc } = line.news {
+        if let News::Ready { control, rpc, quic } = line.news {
             let folder = self.folder(node)?;
             let rpc = Rpc::new(rpc, &folder)?;
-            if let (Some(place), Some(known)) =
-                (self.controls.get_mut(node), self.rpcs.get_mut(node))
+            if let (Some(place), Some(known)) = (self.doors.get_mut(node), self.rpcs.get_mut(node))
             {
-                *place = Some(control);
+                *place = Some(match (self.keys.get(node), quic) {
+                    (Some(key), Some(quic)) => format!("{key}@{quic}"),
+                    _ => control.to_string(),
+                });
                 *known = Some(rpc);
             }
         }
@@ -144,9 +157,9 @@ impl Fleet {
         progress: &mut Progress,
     ) -> anyhow::Result<()> {
         for (one, other) in &plan.links {
-            let address = self.controls.get(*other).copied().flatten();
+            let address = self.doors.get(*other).and_then(Option::as_ref);
             let address = address.with_context(|| format!("node {other} does not listen"))?;
-            let parameters = json!([address.to_string(), "add"]);
+            let parameters = json!([address, "add"]);
             self.rpc(*one)?.call("addnode", parameters).await?;
         }
         let sessions_by = Instant::now() + START_TIME;
@@ -163,8 +176,10 @@ impl Fleet {
             for node in 0..plan.nodes {
                 let peers = self.rpc(node)?.call("getpeerinfo", json!([])).await?;
                 settled &= peers.as_array().is_some_and(|peers| {
-                    let quiet =
-                        |peer: &Value| peer["transport"] == "udp" && peer["probing"] == false;
+                    let quiet = |peer: &Value| {
+                        (peer["transport"] == "udp" || peer["transport"] == "quic")
+                            && peer["probing"] == false
+                    };
                     peers.iter().all(quiet)
                 });
             }
@@ -217,10 +232,7 @@ impl Fleet {
         let datadir = &process
             .with_context(|| format!("there is no node {node}"))?
             .folder;
-        Ok(match self.network.folder() {
-            Some(folder) => datadir.join(folder),
-            None => datadir.clone(),
-        })
+        Ok(network_folder(datadir, self.network))
     }
 }
 
@@ -255,14 +267,25 @@ fn settling_time(plan: &Plan, options: &DemoOptions) -> Duration {
     Duration::from_secs_f64(5.0 + options.delay * 20.0 / 1e3 + sending_s + losing_s)
 }
 
-fn flags(options: &DemoOptions, plan: &Plan, block: &DemoBlock, node: usize) -> Vec<String> {
+fn flags(
+    options: &DemoOptions,
+    plan: &Plan,
+    block: &DemoBlock,
+    (node, keys): (usize, &[Fingerprint]),
+) -> Vec<String> {
     let any = "127.0.0.1:0".to_owned();
     let mut flags = Vec::new();
     let mut add = |name: &str, value: String| flags.extend([format!("--{name}"), value]);
     add("network", block.network.to_string());
     add("control-listen", any.clone());
     add("data-listen", any.clone());
-    add("rpc-listen", any);
+    add("rpc-listen", any.clone());
+    if !keys.is_empty() {
+        add("quic-listen", any);
+    }
+    for key in keys {
+        add("quic-allow", key.to_string());
+    }
     add("p2p-listen", "off".to_owned());
     add("find-peers", "off".to_owned());
     add("trusted-start", block.trusted_start.clone());

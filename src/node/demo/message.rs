@@ -23,6 +23,8 @@ pub enum News {
     Ready {
         control: SocketAddr,
         rpc: SocketAddr,
+        #[serde(default)]
+        quic: Option<SocketAddr>,
     },
     /// A handshake is done.
     Session { session: u64, agent: String },

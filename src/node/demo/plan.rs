@@ -201,6 +201,7 @@ mod tests {
             topology,
             liars,
             seed,
+            links: crate::cli::LinkKind::Native,
             block: None,
             warm: 0.0,
             loss: 0.0,

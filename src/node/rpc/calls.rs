@@ -10,15 +10,16 @@ use super::blocks::{self, Detail, hash_text};
 use super::error::{Code, RpcError};
 use super::found;
 use super::methods::{self, Kind};
+use super::private;
 use super::request::Parameters;
 use crate::chain::HeaderRefusal;
-use crate::config::{PeerAddress, Role};
+use crate::config::{PeerAddress, PrivatePeer, Role};
 use crate::net::dial::KeepError;
 use crate::node::bitcoin::Query;
-use crate::node::engine::{Command, Hash, PeerName};
+use crate::node::engine::{Command, Hash, PeerName, PeerView};
 use crate::node::headers::ChainView;
 use crate::node::store::Put;
-use crate::relay::{self, Initiator, JobSnapshot, PeerSnapshot, Source, SubmitRefusal};
+use crate::relay::{self, Initiator, JobSnapshot, Source, SubmitRefusal};
 use crate::time::Time;
 
 /// How far below the tip the newest block that is kept is looked for: as far as blocks are served (BIP159).
@@ -50,6 +51,7 @@ impl Context {
             Kind::AddNode => self.add_node(&arguments),
             Kind::DisconnectNode => self.disconnect_node(&arguments).await,
             Kind::GetNetworkInfo => self.get_network_info().await,
+            Kind::GetKey => private::key(self),
             Kind::GetPeerInfo => self.get_peer_info().await,
             Kind::GetNodeAddresses => self.get_node_addresses(&arguments).await,
             Kind::GetAddrmanInfo => self.get_addrman_info().await,
@@ -258,30 +260,37 @@ impl Context {
     }
 
     fn add_node(&self, arguments: &Arguments) -> Outcome {
-        let peer: PeerAddress =
-            arguments
-                .text(0)?
-                .parse()
-                .map_err(|error: crate::config::ValueError| {
-                    RpcError::new(Code::InvalidParameter, error.to_string())
-                })?;
-        let target = peer.with_port(self.network.control_port());
+        let text = arguments.text(0)?;
+        let senseless = |error: crate::config::ValueError| {
+            RpcError::new(Code::InvalidParameter, error.to_string())
+        };
+        let private = match text.contains('@') {
+            true => Some(text.parse::<PrivatePeer>().map_err(senseless)?),
+            false => None,
+        };
+        let target = match &private {
+            Some(peer) => peer.to_string(),
+            None => {
+                let peer: PeerAddress = text.parse().map_err(senseless)?;
+                peer.with_port(self.network.control_port())
+            }
+        };
         match arguments.text(1)? {
-            "add" => match self.hub.keep_connected(&target) {
-                Ok(()) => Ok(Value::Null),
-                Err(KeepError::Already(_)) => Err(RpcError::new(
-                    Code::NodeAlreadyAdded,
-                    "Error: Node already added",
-                )),
-                Err(error @ KeepError::TooMany) => {
-                    Err(RpcError::new(Code::NodeCapacityReached, error.to_string()))
-                }
-                Err(error) => Err(RpcError::new(Code::Misc, error.to_string())),
-            },
+            "add" => {
+                let kept = match private {
+                    Some(peer) => private::hub(self)?.keep_connected(peer),
+                    None => self.hub.keep_connected(&target),
+                };
+                kept.map(|()| Value::Null).map_err(not_kept)
+            }
             "remove" if self.hub.forget(&target) => Ok(Value::Null),
             "remove" => Err(RpcError::new(
                 Code::NodeNotAdded,
                 "Error: Node could not be removed. It has not been added previously.",
+            )),
+            "onetry" if private.is_some() => Err(RpcError::new(
+                Code::InvalidParameter,
+                "A private peer is kept connected: use add, and remove",
             )),
             "onetry" => {
                 self.hub.try_once(&target);
@@ -337,10 +346,10 @@ impl Context {
         let peers = self.engine.ask(Command::Peers).await?;
         let counters = self.engine.ask(Command::Counters).await?;
         let find = self.bitcoin.ask(Query::Counts).await?;
-        let established = peers.iter().filter(|peer| peer.established);
+        let established = peers.iter().filter(|peer| peer.relay.established);
         let inbound = established
             .clone()
-            .filter(|peer| peer.initiator == Initiator::Inbound)
+            .filter(|peer| peer.relay.initiator == Initiator::Inbound)
             .count();
         let connections = established.count();
         let (engine, udp, hub) = (counters.engine, counters.udp, self.hub.stats());
@@ -377,6 +386,7 @@ impl Context {
                 "emulated_drops": udp.emulated_drops,
             },
             "p2p": self.p2p_json(),
+            "private": private::totals(self, counters.pretended),
             "refused_connections": hub.refused_total + hub.refused_per_address,
             "warnings": [],
         }))
@@ -400,7 +410,7 @@ impl Context {
     async fn get_peer_info(&self) -> Outcome {
         let peers = self.engine.ask(Command::Peers).await?;
         let chosen = self.bitcoin.ask(Query::Counts).await?.chosen;
-        let is_chosen = |peer: &PeerSnapshot| chosen.contains(&peer.session.as_number());
+        let is_chosen = |peer: &PeerView| chosen.contains(&peer.relay.session.as_number());
         let peers = peers.iter();
         Ok(peers.map(|peer| peer_json(peer, is_chosen(peer))).collect())
     }
@@ -409,6 +419,14 @@ impl Context {
         let jobs = self.engine.ask(Command::Jobs).await?;
         let peers = self.engine.ask(Command::Peers).await?;
         Ok(jobs.iter().map(|job| job_json(job, &peers)).collect())
+    }
+}
+
+fn not_kept(error: KeepError) -> RpcError {
+    match error {
+        KeepError::Already(_) => RpcError::new(Code::NodeAlreadyAdded, "Error: Node already added"),
+        KeepError::TooMany => RpcError::new(Code::NodeCapacityReached, error.to_string()),
+        error => RpcError::new(Code::Misc, error.to_string()),
     }
 }
 
@@ -448,15 +466,16 @@ fn microseconds(time: Option<Time>) -> Value {
     json!(time.map(|time| time.as_nanos() / 1_000))
 }
 
-fn peer_json(peer: &PeerSnapshot, is_chosen: bool) -> Value {
-    let network = match peer.address.is_ipv4() {
+fn peer_json(view: &PeerView, is_chosen: bool) -> Value {
+    let peer = &view.relay;
+    let network = match view.address.is_ipv4() {
         true => "ipv4",
         false => "ipv6",
     };
     let inbound = peer.initiator == Initiator::Inbound;
     json!({
         "id": peer.session.as_number(),
-        "addr": peer.address.to_string(),
+        "addr": view.address.to_string(),
         "network": network,
         "bytessent": peer.bytes_out,
         "bytesrecv": peer.bytes_in,
@@ -465,12 +484,19 @@ fn peer_json(peer: &PeerSnapshot, is_chosen: bool) -> Value {
         "subver": peer.agent,
         "inbound": inbound,
         "connection_type": match (inbound, is_chosen) {
+            _ if view.key.is_some() => "private",
             (true, _) => "inbound",
             (false, true) => "outbound-full-relay",
             (false, false) => "manual",
         },
         "established": peer.established,
-        "transport": if peer.udp { "udp" } else { "tcp" },
+        "transport": match (peer.udp, view.key) {
+            (true, None) => "udp",
+            (false, None) => "tcp",
+            (true, Some(_)) => "quic",
+            (false, Some(_)) => "quic-stream",
+        },
+        "key": view.key.map(|key| key.to_string()),
         "probing": peer.probing,
         "datagramssent": peer.datagrams_out,
         "datagramsrecv": peer.datagrams_in,
@@ -490,7 +516,7 @@ fn role_name(code: u8) -> Value {
     Role::from_code(code).map_or_else(|| json!(code), |role| json!(role.as_str()))
 }
 
-fn job_json(job: &JobSnapshot, peers: &[PeerSnapshot]) -> Value {
+fn job_json(job: &JobSnapshot, peers: &[PeerView]) -> Value {
     let sources: Vec<Value> = job
         .sources
         .iter()
@@ -500,7 +526,9 @@ fn job_json(job: &JobSnapshot, peers: &[PeerSnapshot]) -> Value {
                 Source::Mempool(session) => ("mempool", Some(session)),
                 Source::Peer(session) => ("peer", Some(session)),
             };
-            let peer = peers.iter().find(|peer| Some(&peer.session) == session);
+            let peer = peers
+                .iter()
+                .find(|peer| Some(&peer.relay.session) == session);
             json!({
                 "from": kind,
                 "id": session.map(|session| session.as_number()),

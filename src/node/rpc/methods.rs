@@ -105,7 +105,8 @@ methods! {
         "Adds a header to the chain, if it shows the work that its context demands. Answers null.";
     AddNode "addnode" (text("node"), text("command"))
         "Peers to keep connected. command \"add\": connect to it again and again; \"remove\": no longer; \
-         \"onetry\": connect once.";
+         \"onetry\": connect once.\n\
+         FINGERPRINT@HOST:PORT as node is a private peer, where private links are on.";
     DisconnectNode "disconnectnode" (optional_text("address"), optional_json("nodeid"))
         "Ends a session, named by its \"addr\" or its \"id\" in getpeerinfo. To name it by id, give \"\" as address.\n\
          A connection of Bitcoin's protocol is named by its \"addr\" in getbitcoinpeerinfo.";
@@ -114,9 +115,15 @@ methods! {
          \"refused\" counts what was refused, by reason: ordinary ones are unknown-job (a message that crossed the \
          end of its job), replay and connection-id (datagrams of an ended session).\n\
          \"p2p\" tells the same of the connections that speak Bitcoin's own protocol; \"finding\" of the search for peers.";
+    GetKey "getkey" ()
+        "This node's key for private links.\nThe fingerprint, and what peers put into their configurations: \
+         \"quic_allow\" lets this node connect there; \"quic_peer\" makes that node connect here, and is null unless \
+         quic-listen is set. HOST in it stands for a name or address that only you know.";
     GetPeerInfo "getpeerinfo" ()
         "The sessions: with Bitcoin Core's field names where the thing is the same.\n\
-         connection_type: \"manual\" is a peer that you named, \"outbound-full-relay\" one that this node found itself.";
+         connection_type: \"manual\" is a peer that you named, \"outbound-full-relay\" one that this node found itself,\n\
+         \"private\" one whose \"key\" is pinned. transport: how data goes, \"udp\" or \"tcp\"; on private links \"quic\", or \
+         \"quic-stream\" where datagrams do not get through.";
     GetNodeAddresses "getnodeaddresses" (optional_json("count"), optional_text("network"))
         "Nodes of Bitcoin's network that this node knows.\nThey are named by their port of Bitcoin's protocol, in no order.\n\
          count: so many at most, 1 by default, 0 for all; network: ipv4 or ipv6 alone.";

@@ -19,9 +19,10 @@ mod found;
 pub mod http;
 mod listener;
 pub mod methods;
+mod private;
 mod request;
 
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -30,7 +31,7 @@ use super::engine::EngineHandle;
 use super::stop::Stop;
 use super::store::BlockStore;
 use crate::chain::Network;
-use crate::net::ControlHub;
+use crate::net::{ControlHub, PrivateHub};
 
 pub use blocks::hash_text;
 pub use error::{Code, RpcError};
@@ -46,6 +47,10 @@ pub struct Context {
     pub store: Arc<BlockStore>,
     /// Connects and listens.
     pub hub: ControlHub,
+    /// The private links, if there are any.
+    pub private: Option<PrivateHub>,
+    /// Addresses of this node that the operator named.
+    pub named: Vec<IpAddr>,
     /// The network whose blocks are relayed.
     pub network: Network,
     /// Name and version as peers are told.

@@ -53,6 +53,8 @@ impl Bench {
             engine,
             store: Arc::new(BlockStore::open(folder.path(), 10_000_000).unwrap()),
             hub,
+            private: None,
+            named: Vec::new(),
             network: Network::Regtest,
             agent: "/blocktorrent:0.0.0/".into(),
             control: address,

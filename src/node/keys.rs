@@ -1,0 +1,195 @@
+//! The node's own key, and the socket of its private links.
+//!
+//! The key is in `quic.key`, in PEM and for the owner alone; it is made at the first start that has private links, and
+//! stays: others have pinned it. Whoever removes the file gives the node a new name.
+
+use std::fs::Permissions;
+use std::io::{self, Read as _};
+use std::net::SocketAddr;
+use std::path::Path;
+
+use anyhow::{Context as _, anyhow};
+use tokio::sync::mpsc;
+
+use super::files::{Readers, advice, open_regular, write_atomically};
+use crate::config::{Config, ConfigError, Fingerprint};
+use crate::net::quic::Identity;
+use crate::net::{BoundQuic, ControlHub, PrivateDatagrams, PrivateHub, QuicOptions};
+
+/// The file with the key, in the datadir.
+pub const KEY_FILE: &str = "quic.key";
+/// A private key in PEM has some hundred bytes, the longest RSA key some thousand; a larger file is no key.
+const MAX_KEY_BYTES: u64 = 16_384;
+
+/// A bound socket for private links, and the key to use there.
+#[derive(Debug)]
+pub struct BoundPrivate {
+    socket: BoundQuic,
+    identity: Identity,
+}
+
+/// What the private links of a node are reached through.
+#[derive(Debug)]
+pub struct Private {
+    /// The links, if the node has any.
+    pub hub: Option<PrivateHub>,
+    /// Their datagrams; nothing ever comes if there are none.
+    pub datagrams: mpsc::Receiver<PrivateDatagrams>,
+}
+
+/// Binds the socket for private links, if the configuration has any, and reads or makes the key in `folder`.
+///
+/// # Errors
+///
+/// One line that says what to do.
+pub fn bind(config: &Config, folder: &Path) -> anyhow::Result<Option<BoundPrivate>> {
+    if !config.private.is_on() {
+        return Ok(None);
+    }
+    let identity = read_or_make(&folder.join(KEY_FILE))?;
+    let socket = BoundQuic::bind(config.private.listen)?;
+    Ok(Some(BoundPrivate { socket, identity }))
+}
+
+/// Where private links are accepted, if they are.
+pub fn listens_at(config: &Config, bound: Option<&BoundPrivate>) -> Option<SocketAddr> {
+    config.private.listen?;
+    bound.map(|bound| bound.socket.local_addr())
+}
+
+/// Begins to use the socket; nobody is dialled yet.
+///
+/// # Errors
+///
+/// Those of the system.
+pub fn open(
+    hub: &ControlHub,
+    config: &Config,
+    bound: Option<BoundPrivate>,
+) -> anyhow::Result<Private> {
+    let Some(BoundPrivate { socket, identity }) = bound else {
+        let (_, datagrams) = mpsc::channel(1);
+        let hub = None;
+        return Ok(Private { hub, datagrams });
+    };
+    let allowed = config.private.allowed.clone();
+    let options = QuicOptions { identity, allowed };
+    let (hub, datagrams) = hub
+        .private(socket, options)
+        .context("can't open the socket of private links")?;
+    tracing::info!(key = %hub.fingerprint(), "private links are on");
+    let hub = Some(hub);
+    Ok(Private { hub, datagrams })
+}
+
+/// Keeps a link to each private peer.
+///
+/// # Errors
+///
+/// One line.
+pub fn connect(hub: Option<&PrivateHub>, config: &Config) -> Result<(), ConfigError> {
+    let Some(hub) = hub else { return Ok(()) };
+    for peer in &config.private.peers {
+        hub.keep_connected(peer.clone())
+            .map_err(|error| ConfigError::Senseless(format!("`quic-peer`: {error}")))?;
+    }
+    Ok(())
+}
+
+/// Makes the key of a node that is to run in `folder`, which is made too: for whoever starts several nodes that shall
+/// know each other.
+///
+/// # Errors
+///
+/// One line.
+pub fn make(folder: &Path) -> anyhow::Result<Fingerprint> {
+    std::fs::create_dir_all(folder)
+        .with_context(|| format!("can't make the folder {}", folder.display()))?;
+    Ok(read_or_make(&folder.join(KEY_FILE))?.fingerprint())
+}
+
+/// The key in the file, which is made if it is not there.
+fn read_or_make(path: &Path) -> anyhow::Result<Identity> {
+    let refuse = |error: io::Error| {
+        let advice = advice(&error);
+        anyhow!(error).context(format!(
+            "can't use the key of private links {}; {advice}",
+            path.display()
+        ))
+    };
+    let pem = match read(path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            let pem = Identity::new_pem()?;
+            write_atomically(path, pem.as_bytes(), Readers::OwnerOnly).map_err(refuse)?;
+            pem
+        }
+        other => other.map_err(refuse)?,
+    };
+    Identity::from_pem(&pem).map_err(|error| {
+        anyhow!(
+            "can't use the key of private links {}: {error}; put the key back, or remove the file for a new one, which peers must pin anew",
+            path.display()
+        )
+    })
+}
+
+/// The text of the key file, if nobody else can read it.
+fn read(path: &Path) -> io::Result<String> {
+    let file = open_regular(path)?;
+    if is_open_to_others(&file.metadata()?.permissions()) {
+        return Err(io::Error::new(
+            io::ErrorKind::PermissionDenied,
+            "others can read it: chmod 600",
+        ));
+    }
+    let mut text = String::new();
+    file.take(MAX_KEY_BYTES).read_to_string(&mut text)?;
+    Ok(text)
+}
+
+#[cfg(unix)]
+fn is_open_to_others(permissions: &Permissions) -> bool {
+    use std::os::unix::fs::PermissionsExt as _;
+    permissions.mode() & 0o077 != 0
+}
+
+#[cfg(not(unix))]
+fn is_open_to_others(_permissions: &Permissions) -> bool {
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_key_is_made_once_and_is_its_owners() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(KEY_FILE);
+        let made = read_or_make(&path).unwrap();
+        let again = read_or_make(&path).unwrap();
+        assert_eq!(made.fingerprint(), again.fingerprint());
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::PermissionsExt as _;
+            let mode = std::fs::metadata(&path).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600);
+            std::fs::set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
+            let refused = format!("{:#}", read_or_make(&path).unwrap_err());
+            assert!(refused.contains("chmod 600"), "{refused}");
+        }
+    }
+
+    #[test]
+    fn what_is_no_key_stays_as_it_is() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(KEY_FILE);
+        write_atomically(&path, b"nothing", Readers::OwnerOnly).unwrap();
+        let refused = read_or_make(&path).unwrap_err().to_string();
+        assert!(
+            refused.contains("remove the file for a new one"),
+            "{refused}"
+        );
+        assert_eq!(std::fs::read(&path).unwrap(), b"nothing");
+    }
+}
