@@ -3,8 +3,10 @@
 //! `cargo bench --bench path`. The sender's engine makes datagrams of what is asked for, the receiver's checks,
 //! verifies and assembles them; both run on the one thread that also makes the system calls, so that the
 //! figure is that of one core doing both ends. Control connections are passed over in memory. The
-//! throughput counts the bits of the block.
+//! throughput counts the bits of the block, from the block's hand-over to the sender, which checks it first.
+//! After each, the median's parts are printed beside what a transfer cannot avoid, measured in the same run.
 
+use std::hint::black_box;
 use std::net::SocketAddr;
 use std::time::{Duration, Instant};
 
@@ -71,7 +73,9 @@ impl End {
         }
     }
 
-    fn send(&mut self, now: Time, buffer: &mut [u8]) {
+    /// Gives how many datagrams were handed to the port.
+    fn send(&mut self, now: Time, buffer: &mut [u8]) -> usize {
+        let mut count = 0;
         // As the node does it: what is due goes out whenever the engine is turned.
         if self.engine.poll_deadline().is_some_and(|(at, _)| at <= now) {
             self.engine.handle_timeout(now);
@@ -82,15 +86,18 @@ impl End {
             };
             let datagram = &buffer[..transmit.len];
             let _ = self.port.push(now, transmit.to, datagram);
+            count += 1;
         }
         let _ = self.port.flush(now);
+        count
     }
 
-    fn receive(&mut self, now: Time) {
+    /// Gives how many datagrams came.
+    fn receive(&mut self, now: Time) -> usize {
         let engine = &mut self.engine;
-        let _ = self
-            .port
-            .recv_batch(|from, datagram| engine.handle_datagram(now, from, datagram));
+        self.port
+            .recv_batch(|from, datagram| engine.handle_datagram(now, from, datagram))
+            .unwrap_or(0)
     }
 }
 
@@ -113,8 +120,18 @@ fn exchange(ends: &mut [End; 2], now: Time) -> bool {
     complete
 }
 
-/// How long a block takes from hand-over to whole at the other end.
-async fn pass(block: &Workload, max_datagram: u16) -> Duration {
+/// How long a block takes from hand-over to whole at the other end, and parts of it.
+#[derive(Clone, Copy, Default)]
+struct Passed {
+    whole: Duration,
+    /// Until the sender has checked the block itself.
+    submit: Duration,
+    /// In turns in which no datagram was sent or came: the path's pacing or reports were waited for.
+    idle: Duration,
+}
+
+/// Hands a block to one end, and moves datagrams until it is whole at the other.
+async fn pass(block: &Workload, max_datagram: u16) -> Passed {
     let clock = Clock::start();
     let now = clock.now();
     let mut ends = [
@@ -145,23 +162,39 @@ async fn pass(block: &Workload, max_datagram: u16) -> Duration {
         .engine
         .submit_block(clock.now(), block.block.clone());
     submitted.expect("a valid block");
-    while !turn(&mut ends, &clock, &mut buffer) {
+    let mut passed = Passed {
+        submit: start.elapsed(),
+        ..Passed::default()
+    };
+    let mut last = passed.submit;
+    loop {
+        let (complete, moved) = turn(&mut ends, &clock, &mut buffer);
+        passed.whole = start.elapsed();
+        if complete {
+            return passed;
+        }
         assert!(
-            start.elapsed() < Duration::from_secs(60),
+            passed.whole < Duration::from_secs(60),
             "the block never came"
         );
         tokio::task::yield_now().await;
+        passed.whole = start.elapsed();
+        if moved == 0 {
+            passed.idle += passed.whole - last;
+        }
+        last = passed.whole;
     }
-    start.elapsed()
 }
 
-fn turn(ends: &mut [End; 2], clock: &Clock, buffer: &mut [u8]) -> bool {
+/// Gives whether the block is whole, and how many datagrams moved.
+fn turn(ends: &mut [End; 2], clock: &Clock, buffer: &mut [u8]) -> (bool, usize) {
     let complete = exchange(ends, clock.now());
+    let mut moved = 0;
     for end in ends.iter_mut() {
-        end.send(clock.now(), buffer);
-        end.receive(clock.now());
+        moved += end.send(clock.now(), buffer);
+        moved += end.receive(clock.now());
     }
-    complete
+    (complete, moved)
 }
 
 fn runtime() -> Runtime {
@@ -190,15 +223,92 @@ fn path(criterion: &mut Criterion) {
         };
         let block = Workload::new(&recipe, 1);
         group.throughput(Throughput::Bytes(block.block.len() as u64));
+        let mut all: Vec<Passed> = Vec::new();
         group.bench_function(name, |bencher| {
             bencher.iter_custom(|rounds| {
-                (0..rounds)
-                    .map(|_| runtime.block_on(pass(&block, max_datagram)))
-                    .sum()
+                let first = all.len();
+                all.extend((0..rounds).map(|_| runtime.block_on(pass(&block, max_datagram))));
+                all.iter().skip(first).map(|passed| passed.whole).sum()
             });
         });
+        report(&runtime, &block, max_datagram, all);
     }
     group.finish();
+}
+
+/// Sets the median beside what no implementation can avoid, measured now: the receiver's two double hashes of each
+/// transaction (txid and wtxid), and the bytes through the two sockets.
+fn report(runtime: &Runtime, block: &Workload, max_datagram: u16, mut all: Vec<Passed>) {
+    all.sort_by_key(|passed| passed.whole);
+    let Some(median) = all.get(all.len() / 2) else {
+        return;
+    };
+    let hashing = median_of(|| hash_twice(block));
+    let (bytes, datagram) = (block.block.len(), usize::from(max_datagram));
+    let sockets = median_of(|| runtime.block_on(through_sockets(bytes, datagram)));
+    let bits = block.block.len() as f64 * 8.0;
+    let gigabits = |time: Duration| bits / time.as_secs_f64() / 1e9;
+    let transfer = median.whole - median.submit;
+    let limit = hashing + sockets;
+    println!(
+        "  median: whole {:?} ({:.2} Gbit/s) = sender's own check {:?} + transfer {transfer:?} ({:.2} Gbit/s), of \
+         which idle {:?}",
+        median.whole,
+        gigabits(median.whole),
+        median.submit,
+        gigabits(transfer),
+        median.idle,
+    );
+    println!(
+        "  limit of a transfer: hashing {hashing:?} + sockets {sockets:?} = {limit:?} ({:.2} Gbit/s); reached {:.0} %",
+        gigabits(limit),
+        100.0 * limit.as_secs_f64() / transfer.as_secs_f64(),
+    );
+}
+
+fn median_of(mut measure: impl FnMut()) -> Duration {
+    let mut times: Vec<Duration> = (0..9)
+        .map(|_| {
+            let start = Instant::now();
+            measure();
+            start.elapsed()
+        })
+        .collect();
+    times.sort();
+    times.get(times.len() / 2).copied().unwrap_or_default()
+}
+
+fn hash_twice(block: &Workload) {
+    for transaction in &block.transactions {
+        let bytes: &[u8] = black_box(transaction);
+        black_box(blocktorrent::merkle::hash::sha256d(bytes));
+        black_box(blocktorrent::merkle::hash::sha256d(bytes));
+    }
+}
+
+/// Pushes as many bytes through two ports as the block has, in datagrams of that size.
+async fn through_sockets(bytes: usize, datagram: usize) {
+    let now = Clock::start().now();
+    let bind = || UdpPort::bind(([127, 0, 0, 1], 0).into(), UdpOptions::default());
+    let mut sender = bind().expect("loopback has ports");
+    let mut receiver = bind().expect("loopback has ports");
+    let (to, datagram) = (receiver.local_addr(), vec![7; datagram]);
+    let (mut sent, mut came) = (0, 0);
+    while came < bytes {
+        // As much as the usual limit of a system's buffer holds.
+        while sent < bytes && sent - came < 64 * 1024 {
+            sender.push(now, to, &datagram).expect("has room");
+            sent += datagram.len();
+        }
+        let _ = sender.flush(now);
+        while came < sent {
+            let batch = |_, datagram: &[u8]| came += black_box(datagram).len();
+            if receiver.recv_batch(batch).expect("a socket") == 0 {
+                // What is there is seen after the runtime's turn only.
+                receiver.readable().await.expect("a runtime");
+            }
+        }
+    }
 }
 
 criterion_group!(benches, path);

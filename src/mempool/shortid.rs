@@ -200,10 +200,11 @@ impl ShortIdIndex {
         self.heads = vec![0; 1 << self.log2];
         self.next = vec![0; wtxids.len()];
         self.added = Vec::new();
+        let many = siphash::ManyHashes::new();
         let mut hashes = [0; BATCH];
         let mut entry = 0;
         for (wtxids, next) in wtxids.chunks(BATCH).zip(self.next.chunks_mut(BATCH)) {
-            siphash::hash_all(self.key.0, wtxids, &mut hashes);
+            many.hash_all(self.key.0, wtxids, &mut hashes);
             for (hash, next) in hashes.iter().zip(next) {
                 let (chain, tag) = home(hash & SHORT_ID_MASK, self.mixer, self.log2);
                 entry += 1;

@@ -1,9 +1,15 @@
 //! SipHash-2-4 of exactly 32 bytes.
 //!
 //! Our own because a pass over a whole pool is nothing but this: the number of rounds is fixed, nothing is
-//! buffered, and two hashes run side by side. The library `siphasher` is the oracle of its tests.
+//! buffered, and eight hashes run side by side in vector registers (`fearless_simd` asks the processor which it has,
+//! and keeps the unsafe calls out of this crate). The library `siphasher` is the oracle of its tests.
+
+use fearless_simd::{Level, Simd, dispatch, prelude::*, u64x8};
 
 use super::Hash32;
+
+/// The last word that is absorbed: it holds the length, modulo 256, in its highest byte.
+const LENGTH: u64 = 32 << 56;
 
 /// The four little-endian words of a hash.
 #[inline(always)]
@@ -42,11 +48,11 @@ fn start([k0, k1]: [u64; 2]) -> [u64; 4] {
     ]
 }
 
-/// The five words that are absorbed: the last one holds the length, modulo 256, in its highest byte.
+/// The five words that are absorbed.
 #[inline(always)]
 fn message(id: &Hash32) -> [u64; 5] {
     let [a, b, c, d] = words(id);
-    [a, b, c, d, 32 << 56]
+    [a, b, c, d, LENGTH]
 }
 
 #[inline(always)]
@@ -71,41 +77,99 @@ pub(super) fn hash(key: [u64; 2], id: &Hash32) -> u64 {
     end(v)
 }
 
-/// Two hashes at once: each waits for its own last step most of the time, so the processor does both in little
-/// more time than one.
-#[inline(always)]
-fn hash_two(key: [u64; 2], first: &Hash32, second: &Hash32) -> [u64; 2] {
-    let (mut v, mut w) = (start(key), start(key));
-    for (a, b) in message(first).into_iter().zip(message(second)) {
-        v[3] ^= a;
-        w[3] ^= b;
-        round(&mut v);
-        round(&mut w);
-        round(&mut v);
-        round(&mut w);
-        v[0] ^= a;
-        w[0] ^= b;
+/// Hashes that are made side by side.
+const LANES: usize = 8;
+
+/// Four words of the state, of as many hashes as there are lanes.
+#[derive(Clone, Copy)]
+struct Lanes<S: Simd>([u64x8<S>; 4]);
+
+impl<S: Simd> Lanes<S> {
+    #[inline(always)]
+    fn round(&mut self) {
+        let [mut v0, mut v1, mut v2, mut v3] = self.0;
+        v0 = v0 + v1;
+        v2 = v2 + v3;
+        v1 = rotate_left::<S, 13>(v1) ^ v0;
+        v3 = rotate_left::<S, 16>(v3) ^ v2;
+        v0 = rotate_left::<S, 32>(v0);
+        v2 = v2 + v1;
+        v0 = v0 + v3;
+        v1 = rotate_left::<S, 17>(v1) ^ v2;
+        v3 = rotate_left::<S, 21>(v3) ^ v0;
+        v2 = rotate_left::<S, 32>(v2);
+        self.0 = [v0, v1, v2, v3];
     }
-    v[2] ^= 0xff;
-    w[2] ^= 0xff;
-    for _ in 0..4 {
-        round(&mut v);
-        round(&mut w);
+
+    #[inline(always)]
+    fn absorb(&mut self, word: u64x8<S>) {
+        self.0[3] = self.0[3] ^ word;
+        self.round();
+        self.round();
+        self.0[0] = self.0[0] ^ word;
     }
-    [end(v), end(w)]
 }
 
-/// The hash of each id, into as many places of `hashes`.
-pub(super) fn hash_all(key: [u64; 2], ids: &[Hash32], hashes: &mut [u64]) {
-    let (id_pairs, id_rest) = ids.as_chunks::<2>();
-    let (hash_pairs, _) = hashes.as_chunks_mut::<2>();
-    for ([first, second], hashes) in id_pairs.iter().zip(hash_pairs) {
-        *hashes = hash_two(key, first, second);
+#[inline(always)]
+fn rotate_left<S: Simd, const BITS: u32>(word: u64x8<S>) -> u64x8<S> {
+    (word << BITS) | (word >> (64 - BITS))
+}
+
+/// As many hashes as there are lanes, by the widest registers that the processor has.
+#[inline(always)]
+fn hash_lanes<S: Simd>(simd: S, key: [u64; 2], ids: &[Hash32; LANES]) -> [u64; LANES] {
+    let mut columns = [[0; LANES]; 4];
+    for (lane, id) in ids.iter().enumerate() {
+        for (column, word) in columns.iter_mut().zip(words(id)) {
+            column[lane] = word;
+        }
     }
-    // An odd one at the end may stand in the first half of a pair of places.
-    let place = hashes.get_mut(ids.len().saturating_sub(1));
-    if let (Some(id), Some(place)) = (id_rest.first(), place) {
-        *place = hash(key, id);
+    let mut state = Lanes(start(key).map(|word| u64x8::splat(simd, word)));
+    for column in columns {
+        state.absorb(u64x8::from_slice(simd, &column));
+    }
+    state.absorb(u64x8::splat(simd, LENGTH));
+    state.0[2] = state.0[2] ^ u64x8::splat(simd, 0xff);
+    for _ in 0..4 {
+        state.round();
+    }
+    let [v0, v1, v2, v3] = state.0;
+    let mut hashes = [0; LANES];
+    (v0 ^ v1 ^ v2 ^ v3).store_slice(&mut hashes);
+    hashes
+}
+
+#[inline(always)]
+fn hash_groups<S: Simd>(
+    simd: S,
+    key: [u64; 2],
+    ids: &[[Hash32; LANES]],
+    hashes: &mut [[u64; LANES]],
+) {
+    for (ids, hashes) in ids.iter().zip(hashes) {
+        *hashes = hash_lanes(simd, key, ids);
+    }
+}
+
+/// Hashes many ids with what this processor can do.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct ManyHashes(Level);
+
+impl ManyHashes {
+    /// Asks the processor what it can do.
+    pub(super) fn new() -> Self {
+        Self(Level::new())
+    }
+
+    /// The hash of each id, into as many places of `hashes`.
+    pub(super) fn hash_all(self, key: [u64; 2], ids: &[Hash32], hashes: &mut [u64]) {
+        let (id_groups, id_rest) = ids.as_chunks::<LANES>();
+        let (whole, rest) = hashes.split_at_mut((id_groups.len() * LANES).min(hashes.len()));
+        let (hash_groups_out, _) = whole.as_chunks_mut::<LANES>();
+        dispatch!(self.0, simd => hash_groups(simd, key, id_groups, hash_groups_out));
+        for (id, place) in id_rest.iter().zip(rest) {
+            *place = hash(key, id);
+        }
     }
 }
 
@@ -119,12 +183,12 @@ mod tests {
         #[test]
         fn agrees_with_the_library(
             key: [u64; 2],
-            ids in prop::collection::vec(any::<Hash32>(), 0..9),
+            ids in prop::collection::vec(any::<Hash32>(), 0..36),
             spare in 0usize..3,
         ) {
             let library = SipHasher24::new_with_keys(key[0], key[1]);
             let mut hashes = vec![0; ids.len() + spare];
-            hash_all(key, &ids, &mut hashes);
+            ManyHashes::new().hash_all(key, &ids, &mut hashes);
             for (id, all) in ids.iter().zip(hashes) {
                 prop_assert_eq!(hash(key, id), library.hash(id));
                 prop_assert_eq!(all, library.hash(id));
