@@ -88,13 +88,13 @@ impl<S: Simd> Lanes<S> {
     #[inline(always)]
     fn round(&mut self) {
         let [mut v0, mut v1, mut v2, mut v3] = self.0;
-        v0 = v0 + v1;
-        v2 = v2 + v3;
+        v0 += v1;
+        v2 += v3;
         v1 = rotate_left::<S, 13>(v1) ^ v0;
         v3 = rotate_left::<S, 16>(v3) ^ v2;
         v0 = rotate_left::<S, 32>(v0);
-        v2 = v2 + v1;
-        v0 = v0 + v3;
+        v2 += v1;
+        v0 += v3;
         v1 = rotate_left::<S, 17>(v1) ^ v2;
         v3 = rotate_left::<S, 21>(v3) ^ v0;
         v2 = rotate_left::<S, 32>(v2);
@@ -103,10 +103,10 @@ impl<S: Simd> Lanes<S> {
 
     #[inline(always)]
     fn absorb(&mut self, word: u64x8<S>) {
-        self.0[3] = self.0[3] ^ word;
+        self.0[3] ^= word;
         self.round();
         self.round();
-        self.0[0] = self.0[0] ^ word;
+        self.0[0] ^= word;
     }
 }
 
@@ -129,7 +129,7 @@ fn hash_lanes<S: Simd>(simd: S, key: [u64; 2], ids: &[Hash32; LANES]) -> [u64; L
         state.absorb(u64x8::from_slice(simd, &column));
     }
     state.absorb(u64x8::splat(simd, LENGTH));
-    state.0[2] = state.0[2] ^ u64x8::splat(simd, 0xff);
+    state.0[2] ^= u64x8::splat(simd, 0xff);
     for _ in 0..4 {
         state.round();
     }
