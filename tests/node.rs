@@ -422,16 +422,19 @@ fn the_sample_configuration_can_be_used_at_once() {
     assert_eq!(node.call(&["getpeerinfo"]), serde_json::json!([]));
 }
 
+/// The `--trusted-start` with which block 702861 is the next.
+fn start_before(block: &bitcoin::Block) -> String {
+    let header = block.header;
+    let bits = header.bits.to_consensus();
+    format!("702860,{},{bits:08x}", header.prev_blockhash)
+}
+
 #[test]
 fn a_block_crosses_from_one_node_to_another_and_stays() {
     let roots = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
     let bytes = bitcoin_test_data::blocks::mainnet_702861();
     let block: bitcoin::Block = bitcoin::consensus::deserialize(bytes).unwrap();
-    let start = format!(
-        "702860,{},{:08x}",
-        block.header.prev_blockhash,
-        block.header.bits.to_consensus()
-    );
+    let start = start_before(&block);
     let main = ["--trusted-start", start.as_str()];
     let mut first = Node::start_bare(roots[0].path(), &main);
     let mut second = {

@@ -4,6 +4,8 @@ use std::fmt;
 use std::net::SocketAddr;
 use std::str::FromStr;
 
+use hex::DisplayHex as _;
+
 use super::error::ConfigError;
 use super::options::Options;
 use super::values::{PeerAddress, ValueError};
@@ -21,36 +23,18 @@ impl FromStr for Fingerprint {
     type Err = ValueError;
 
     fn from_str(text: &str) -> Result<Self, ValueError> {
-        let bytes = text.as_bytes();
-        let mut fingerprint = [0; 32];
-        let (digits, rest) = bytes.as_chunks::<2>();
-        let is_whole = digits.len() == fingerprint.len() && rest.is_empty();
-        let filled = fingerprint.iter_mut().zip(digits).all(|(byte, pair)| {
-            let digit = |character: u8| char::from(character).to_digit(16);
-            match pair.map(digit) {
-                [Some(high), Some(low)] => {
-                    // Two digits below 16 make a byte.
-                    *byte = (high * 16 + low) as u8;
-                    true
-                }
-                _ => false,
-            }
-        });
-        match is_whole && filled {
-            true => Ok(Self(fingerprint)),
-            false => Err(ValueError::new(format!(
+        hex::decode_to_array(text).map(Self).map_err(|_| {
+            ValueError::new(format!(
                 "`{}` is no fingerprint; use the 64 hex digits that `blocktorrent cli getkey` gives on the other node",
                 text.escape_default()
-            ))),
-        }
+            ))
+        })
     }
 }
 
 impl fmt::Display for Fingerprint {
     fn fmt(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0
-            .iter()
-            .try_for_each(|byte| write!(formatter, "{byte:02x}"))
+        fmt::LowerHex::fmt(&self.0.as_hex(), formatter)
     }
 }
 

@@ -90,7 +90,6 @@ pub async fn run(
     nodes.fill_mempools().await?;
     tell("joining them, and measuring the paths");
     nodes.join().await?;
-    nodes.catch_up()?;
     let flow = match tcp.beside {
         Some(way) => {
             tell("measuring TCP alone");

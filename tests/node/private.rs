@@ -9,6 +9,7 @@ fn key(node: &Node) -> Value {
     answer
 }
 
+/// The answer of a node of the main network, which `Node::call` does not ask.
 fn call(node: &Node, arguments: &[&str]) -> Value {
     let output = program(&["cli", "--datadir", &node.folder])
         .args(arguments)
@@ -39,11 +40,7 @@ fn a_block_crosses_a_private_link_and_a_stranger_is_refused() {
     let roots = [(); 3].map(|()| tempfile::tempdir().unwrap());
     let bytes = bitcoin_test_data::blocks::mainnet_702861();
     let block: bitcoin::Block = bitcoin::consensus::deserialize(bytes).unwrap();
-    let start = format!(
-        "702860,{},{:08x}",
-        block.header.prev_blockhash,
-        block.header.bits.to_consensus()
-    );
+    let start = start_before(&block);
     let main = ["--trusted-start", start.as_str()];
     let allowed = made_key(roots[1].path(), &main);
 
