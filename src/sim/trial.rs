@@ -82,6 +82,9 @@ pub struct PlannedBlock {
     /// For each node the places (from 1; the coinbase at 0 is held by nobody) of the transactions that it lacks, in
     /// order.
     pub lacked: Vec<Vec<u32>>,
+    /// For each node the places of transactions that reached it a short while before the block, and how long before;
+    /// empty where none is said to be late.
+    pub late: Vec<BTreeMap<u32, Duration>>,
     /// How soon each node can have it at best, from its submission, whatever the others have; `None` where no way leads.
     pub bounds: Vec<Option<Duration>>,
     /// How soon the first, the second and so on of all nodes can have it, the source being the first.
@@ -126,6 +129,7 @@ impl Trial {
             adversaries,
         };
         mempools::draw(&mut trial, &sources, &mut random);
+        mempools::delay(&mut trial, &sources, &mut random);
         trial.bound();
         Ok(trial)
     }

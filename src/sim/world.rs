@@ -266,6 +266,11 @@ impl World {
         }
     }
 
+    /// Gives a node a transaction after some time.
+    pub fn give_later(&mut self, node: NodeId, transaction: Bytes, after: Duration) {
+        self.schedule(self.now + after, What::Transaction { node, transaction });
+    }
+
     /// Hands a datagram to a node as if it had come from another one's address: for tests of what strangers can do.
     pub fn inject(&mut self, to: NodeId, from: NodeId, bytes: Vec<u8>) {
         let bytes = Bytes::from(bytes);
@@ -465,6 +470,7 @@ impl World {
             What::Redial { connection } => self.redial(connection),
             What::Wake { node } => self.wake(node),
             What::Submit { node, block } => self.hand_in(node, block),
+            What::Transaction { node, transaction } => self.give(node, transaction),
             What::Fault(fault) => self.befall(*fault),
         }
     }

@@ -211,9 +211,16 @@ fn fill_mempools(trial: &Trial, world: &mut World) {
         }
         for block in &trial.blocks {
             let mut lacked = block.lacked.get(node).into_iter().flatten().peekable();
+            let late = block.late.get(node);
+            let at = millis(trial.scenario.limit.settle_ms) + block.at;
             for (place, transaction) in (1..).zip(&block.workload.transactions) {
-                if lacked.next_if(|lacked| **lacked == place).is_none() {
-                    world.give(node, transaction.clone());
+                if lacked.next_if(|lacked| **lacked == place).is_some() {
+                    continue;
+                }
+                let before = late.and_then(|late| late.get(&place));
+                match before.and_then(|before| at.checked_sub(*before)) {
+                    Some(after) => world.give_later(node, transaction.clone(), after),
+                    None => world.give(node, transaction.clone()),
                 }
             }
         }

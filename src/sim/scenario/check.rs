@@ -107,6 +107,7 @@ impl Scenario {
             1.0,
         )?;
         counted("mempool.others", self.mempool.others as usize, 0, 1_000_000)?;
+        within("mempool.late_ms", self.mempool.late_ms, 0.0, 60_000.0)?;
         counted("node.push_level", self.node.push_level.into(), 0, 3)?;
         within("node.max_up_mbit", self.node.max_up_mbit, 0.0, 1e6)?;
         within("node.max_down_mbit", self.node.max_down_mbit, 0.0, 1e6)?;

@@ -347,6 +347,10 @@ pub struct MempoolSpec {
     pub together: bool,
     /// Transactions that each node has and that are in no block.
     pub others: u32,
+    /// How long after its first appearance a transaction reaches a node, on average, exponentially spread; 0: all that a node
+    /// has it had long before. Those of a block have appeared evenly over the ten minutes before it, where it is handed in
+    /// they are there in time, and elsewhere what is still on its way is lacking besides what `overlap` leaves out.
+    pub late_ms: f64,
 }
 
 impl Default for MempoolSpec {
@@ -356,6 +360,7 @@ impl Default for MempoolSpec {
             source_overlap: 1.0,
             together: false,
             others: 0,
+            late_ms: 0.0,
         }
     }
 }

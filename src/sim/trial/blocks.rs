@@ -81,6 +81,7 @@ pub(super) fn blocks(
             source,
             at: every.checked_mul(round).unwrap_or(Duration::MAX),
             lacked: Vec::new(),
+            late: Vec::new(),
             bounds: Vec::new(),
             ranks: Vec::new(),
             bytes_to_cross: Vec::new(),

@@ -1,11 +1,13 @@
 //! Who lacks which transactions.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use rand::RngExt as _;
 use rand::rngs::StdRng;
 use rand::seq::SliceRandom as _;
 
 use super::super::scenario::Overlap;
-use super::Trial;
+use super::{Trial, millis};
 
 /// Bytes of a block that a node's mempool misses, as seen in the wild: that share of blocks misses at most so many.
 ///
@@ -54,6 +56,56 @@ pub(super) fn draw(trial: &mut Trial, sources: &[usize], random: &mut StdRng) {
             block.lacked.push(own);
         }
     }
+}
+
+/// Time over which the transactions of a block have appeared: what lies between two blocks on average.
+const APPEARING_MS: f64 = 600_000.0;
+
+/// Draws when the transactions of each block reached each node; what has not, is lacking.
+///
+/// An exponential delay is what Bitcoin Core's relay makes of one hop: it announces transactions at moments of a Poisson process,
+/// every two seconds on average to whom it dialled, every five to others (`net_processing.cpp`). Over several hops, and for
+/// whichever announcement comes first, it is taken as a likeness.
+pub(super) fn delay(trial: &mut Trial, sources: &[usize], random: &mut StdRng) {
+    let mean = trial.scenario.mempool.late_ms;
+    if mean <= 0.0 {
+        return;
+    }
+    for block in &mut trial.blocks {
+        let places = block.workload.transactions.iter();
+        let ages: Vec<f64> = places
+            .map(|_| APPEARING_MS * random.random::<f64>())
+            .collect();
+        for node in 0..trial.plan.nodes {
+            let in_time = node == block.source || sources.contains(&node);
+            let mut late = BTreeMap::new();
+            let Some(lacked) = block.lacked.get_mut(node) else {
+                continue;
+            };
+            let mut on_the_way = BTreeSet::new();
+            for (place, age) in (1..).zip(&ages) {
+                let most = if in_time { *age } else { f64::INFINITY };
+                let after = exponential(mean, most, random);
+                match after <= *age {
+                    true => late.insert(place, millis(age - after)),
+                    false => {
+                        on_the_way.insert(place);
+                        None
+                    }
+                };
+            }
+            on_the_way.extend(lacked.iter().copied());
+            late.retain(|place, _| !on_the_way.contains(place));
+            *lacked = on_the_way.into_iter().collect();
+            block.late.push(late);
+        }
+    }
+}
+
+/// A delay of that mean, exponentially spread, from what of the distribution lies below `most`.
+fn exponential(mean: f64, most: f64, random: &mut StdRng) -> f64 {
+    let below = 1.0 - (-most / mean).exp();
+    -mean * (1.0 - random.random::<f64>() * below).ln()
 }
 
 /// Places, from 1, of transactions that one node lacks.

@@ -265,3 +265,26 @@ fn trials_are_drawn_from_their_seed_alone() {
     assert!(one.skews.iter().all(|skew| skew.abs() <= 100_000_000));
     assert_eq!(one.scenario.topology.kind, Topology::Regular);
 }
+
+#[test]
+fn what_is_late_has_come_a_moment_before_or_is_lacking() {
+    let text = "[topology]\nnodes=3\n[mempool]\noverlap=1\nlate_ms=5000";
+    let scenario = Scenario::from_toml("late", text).unwrap();
+    let trial = Trial::new(&scenario, 4, None).unwrap();
+    let block = &trial.blocks[0];
+    let count = block.workload.transactions.len();
+    assert_eq!(block.lacked[0], [0; 0]);
+    for node in 0..3 {
+        let (lacked, late) = (&block.lacked[node], &block.late[node]);
+        assert_eq!(lacked.len() + late.len(), count);
+        assert!(lacked.iter().all(|place| !late.contains_key(place)));
+        // Five seconds of ten minutes are on their way.
+        let expected = if node == 0 { 0..1 } else { 8..40 };
+        assert!(expected.contains(&lacked.len()), "{}", lacked.len());
+        assert!(late.values().all(|before| before.as_secs() < 600));
+    }
+    // Who lacks one lacks what is young where it was handed in: half of it has been there for less than the mean delay.
+    let age = |place: &u32| block.late[0][place].as_secs_f64();
+    let young = block.lacked[1].iter().filter(|place| age(place) < 5.0);
+    assert!(young.count() * 2 > block.lacked[1].len());
+}

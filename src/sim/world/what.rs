@@ -47,6 +47,8 @@ pub(super) enum What {
     Wake { node: NodeId },
     /// A block is handed in.
     Submit { node: NodeId, block: Bytes },
+    /// A transaction comes into a node's cache.
+    Transaction { node: NodeId, transaction: Bytes },
     /// Something befalls the network.
     Fault(Box<super::Fault>),
 }
