@@ -3,6 +3,7 @@
 
 mod engine {
     mod compact;
+    mod predicted;
     mod standard;
 }
 

@@ -141,9 +141,12 @@ impl Engine {
             error.reason()
         })?;
         let inserted = self.mempool.insert(&transaction);
-        if matches!(inserted, Insert::Added { .. }) && self.mempool.len() == EMPTY_CACHE {
-            self.needs.forget();
-            self.renew_grants();
+        if matches!(inserted, Insert::Added { .. }) {
+            self.arrivals.note(now, transaction.wtxid());
+            if self.mempool.len() == EMPTY_CACHE {
+                self.needs.forget();
+                self.renew_grants();
+            }
         }
         match inserted {
             Insert::TooLarge => Err("larger than the transaction cache may be"),

@@ -19,6 +19,8 @@ pub struct Held {
     pub compact_blocks: usize,
     /// Bytes of cached transactions.
     pub mempool_bytes: usize,
+    /// Transactions that are remembered as having come last.
+    pub late: usize,
     /// Control bytes that wait for a session.
     pub control_bytes: usize,
     /// Bytes of a control frame that is not whole.
@@ -66,6 +68,7 @@ impl Engine {
             invalid_blocks: self.invalid.len(),
             compact_blocks: self.compacts.len(),
             mempool_bytes: self.mempool.bytes(),
+            late: self.arrivals.len(),
             ..Held::default()
         };
         let most = |place: &mut usize, value: usize| *place = (*place).max(value);

@@ -3,6 +3,7 @@
 pub(super) mod closed;
 mod news;
 mod opening;
+mod predicted;
 mod pushes;
 pub(super) mod refused;
 mod upkeep;
@@ -26,6 +27,7 @@ use super::stats::Refusal;
 use crate::merkle::{Geometry, Hash, hash};
 use crate::time::Time;
 use crate::wire::{CloseJob, CloseReason, JobRef, JobState, Kind, Message, OpenJob, Tree};
+use predicted::Elsewhere;
 
 /// Jobs that one peer may have open with us at once: two blocks race now and then, eight never did.
 pub(super) const MAX_JOBS_PER_PEER: usize = 8;
@@ -67,6 +69,9 @@ pub(super) struct JobEntry {
     pub requests_sent: u64,
     /// Transactions that had not been in the cache here, in the order in which they came.
     pub lacked: Vec<u32>,
+    /// Transactions that peers may lack, the likeliest first, and where else they are: once the block is whole.
+    pub predicted: Vec<u32>,
+    pub elsewhere: Vec<Elsewhere>,
     pub last_news: Time,
     /// Since when the count of `job` is tried, whose claim it is, and how many were tried before.
     pub counted_at: Time,
@@ -86,6 +91,8 @@ impl JobEntry {
             parity: BodyParity::default(),
             requests_sent: 0,
             lacked: Vec::new(),
+            predicted: Vec::new(),
+            elsewhere: Vec::new(),
             last_news: now,
             counted_at: now,
             counted_from: None,

@@ -21,13 +21,14 @@
 //! - `schedule`: who is asked for what
 //! - `inbound`, `outbound`: messages to state, state to messages
 //! - `parity`: the erasure code over what is pushed, and what comes back from it
-//! - `jobs`: a job's life, and what becomes of its news
+//! - `jobs`: a job's life, and what becomes of its news; `arrivals`: what came to the cache last
 //! - `commands`, `compact`: what the node itself and the Bitcoin node beside it hand in
 //! - `addresses`: what peers tell of other nodes
 //! - `snapshot`, `held`: the engine's state as plain data
 //! - `shelf`: where bytes may lie already, for a process with many engines
 
 mod addresses;
+mod arrivals;
 mod assemble;
 mod commands;
 mod compact;
@@ -73,6 +74,7 @@ use crate::mempool::Mempool;
 use crate::merkle::Hash;
 use crate::time::Time;
 use crate::wire::{DisconnectReason, MacKey};
+use arrivals::Arrivals;
 use compact::PendingCompact;
 use jobs::JobEntry;
 use jobs::refused::{InvalidBlocks, PassedBlocks};
@@ -114,6 +116,8 @@ pub struct Engine {
     jobs_by_hash: BTreeMap<Hash, u16>,
     next_job: u16,
     mempool: Mempool,
+    /// What came into it last.
+    arrivals: Arrivals,
     /// What blocks lacked here.
     needs: Needs,
     events: VecDeque<Event>,
@@ -161,6 +165,7 @@ impl Engine {
             jobs_by_hash: BTreeMap::new(),
             next_job: 1,
             mempool,
+            arrivals: Arrivals::default(),
             needs: Needs::default(),
             events: VecDeque::new(),
             control_ready: BTreeSet::new(),

@@ -107,8 +107,6 @@ pub(crate) struct JobPeer {
     pub push_coinbase: bool,
     /// Hashes of the first flight still to send.
     pub push: VecDeque<HashWant>,
-    /// Bytes of transactions that a first flight may still add.
-    pub push_bytes_left: u64,
     /// Parity of the first flight that is still to go.
     pub flight_parity: Option<ParityPush>,
     /// Parity of the transactions that is still to go.
@@ -185,7 +183,6 @@ impl JobPeer {
             open_pending: false,
             push_coinbase: false,
             push: VecDeque::new(),
-            push_bytes_left: 0,
             flight_parity: None,
             body_parity: None,
             takes_all: false,
@@ -228,6 +225,13 @@ impl JobPeer {
     /// Whether the peer says it has this transaction.
     pub fn has_leaf(&self, leaf: u32) -> bool {
         self.has.get(leaf as usize).is_some_and(|bit| *bit)
+    }
+
+    /// Whether the peer asked for this transaction and has not got it yet.
+    pub fn waits_for(&self, leaf: u32) -> bool {
+        let sets = [&self.wanted, &self.queued].into_iter();
+        sets.filter_map(|set| set.get(leaf as usize))
+            .any(|bit| *bit)
     }
 
     /// Notes that the peer says it has these transactions. Gives how many of them are new.
@@ -331,7 +335,6 @@ impl JobPeer {
     pub fn stop_pushing(&mut self) {
         self.push.clear();
         self.push_coinbase = false;
-        self.push_bytes_left = 0;
         self.flight_parity = None;
         self.body_parity = None;
         if std::mem::take(&mut self.takes_all) {

@@ -150,6 +150,7 @@ impl Engine {
                     local: entry.job.local,
                 });
                 entry.parts = Parts::default();
+                self.predict(id);
                 self.note_need(id);
                 self.judge_parity(id);
                 self.cancel_rest(id);

@@ -308,6 +308,7 @@ impl Engine {
         if !entry.job.is_complete() {
             entry.announce_all(slot);
         }
+        self.push_predicted(id, slot);
         let Some(entry) = self.jobs.get(&id) else {
             return;
         };

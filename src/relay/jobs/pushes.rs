@@ -39,7 +39,6 @@ impl JobEntry {
             return;
         }
         peer.push_coinbase = true;
-        peer.push_bytes_left = plan.budget_bytes;
         let all = plan.level >= 3 && plan.budget_bytes >= u64::from(block_bytes);
         self.push_anchor(slot, now);
         if plan.level >= 2 {
@@ -55,13 +54,10 @@ impl JobEntry {
         if all {
             self.push_everything(slot, plan.draw, now);
         } else if plan.level >= 3 {
-            for leaf in self.predicted() {
-                self.push_lacked(slot, leaf);
-            }
-            let peer = self.peer(slot, now);
-            let left = std::mem::take(&mut peer.push_bytes_left);
-            let kind = ParityKind::Transactions;
-            peer.body_parity = (left > 0).then(|| ParityPush::new(kind, plan.draw, left));
+            // Parity, unless a part of it goes for what is likely to be lacking once that is known (see `predicted`).
+            let (kind, left) = (ParityKind::Transactions, plan.budget_bytes);
+            let parity = (left > 0).then(|| ParityPush::new(kind, plan.draw, left));
+            self.peer(slot, now).body_parity = parity;
         }
     }
 
@@ -155,13 +151,6 @@ impl JobEntry {
         }
     }
 
-    /// What the peer probably lacks: what was missing here, unless that was so much that it says
-    /// nothing about the peer (a block of our own, or a cache that was empty).
-    fn predicted(&self) -> Vec<u32> {
-        let few = self.lacked.len() as u64 * 4 <= u64::from(self.job.geometry.count());
-        if few { self.lacked.clone() } else { Vec::new() }
-    }
-
     /// Adds the short ids of a chunk to a first flight.
     fn push_short_ids(&mut self, slot: u32, chunk: u32, now: Time) {
         let range = self.job.chunk_leaves(chunk);
@@ -180,24 +169,6 @@ impl JobEntry {
             level,
             range,
         });
-    }
-
-    /// Adds a transaction that was missing here to a first flight, while its budget lasts.
-    fn push_lacked(&mut self, slot: u32, leaf: u32) {
-        let Some(length) = self
-            .job
-            .transaction(leaf)
-            .map(|transaction| transaction.len() as u64)
-        else {
-            return;
-        };
-        if let Some(peer) = self.peers.get_mut(&slot)
-            && peer.push_bytes_left >= length
-            && !peer.has_leaf(leaf)
-        {
-            peer.push_bytes_left -= length;
-            peer.want(leaf, true);
-        }
     }
 }
 

@@ -21,6 +21,7 @@ pub fn beyond(held: &Held, config: &EngineConfig) -> Vec<(&'static str, usize)> 
             config.max_mempool_bytes,
         ),
         ("control bytes", held.control_bytes, 512 * 1_024),
+        ("late transactions", held.late, 140),
         ("frame bytes", held.frame_bytes, 65_536 + 6),
         ("answers", held.answers, 64),
         ("job numbers", held.job_numbers, 4 * 8 + 1),
