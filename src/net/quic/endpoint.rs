@@ -497,3 +497,7 @@ async fn accept(hub: PrivateHub, mut stop: oneshot::Receiver<()>) {
 #[cfg(test)]
 #[path = "endpoint_tests.rs"]
 mod tests;
+
+#[cfg(test)]
+#[path = "path_tests.rs"]
+mod path_tests;

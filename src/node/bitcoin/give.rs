@@ -145,6 +145,10 @@ impl Desk {
         if self.ledger.verdict(hash, node, verdict, now) {
             self.tell_line(hash);
         }
+        let doubt_at = self.ledger.doubt_at(&hash, node);
+        if let Some(link) = self.links.get_mut(node) {
+            link.doubt_at = link.doubt_at.or(doubt_at);
+        }
     }
 
     /// Tells peers that there is a new block, each as it likes to hear it.
