@@ -379,6 +379,7 @@ impl Context {
             "finding": found::finding(&find),
             "udp": {
                 "receive_calls": udp.receive_calls,
+                "receive_runs": udp.runs_in,
                 "receive_errors": udp.receive_errors,
                 "send_calls": udp.send_calls,
                 "send_blocked": udp.send_blocked,
