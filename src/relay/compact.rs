@@ -35,7 +35,8 @@ pub struct CompactBlock {
 /// What a compact block came to.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CompactAnswer {
-    /// The block was whole here before.
+    /// The block was whole here before, or is known to be invalid: the node tells of it before it has validated it,
+    /// so that this says nothing against what was found since.
     Known,
     /// The block is whole now, and relayed.
     Whole(Hash),
@@ -67,7 +68,7 @@ impl Engine {
     ) -> Result<CompactAnswer, SubmitRefusal> {
         self.now = now;
         let block_hash = hash::sha256d(&compact.header);
-        if self.is_whole(&block_hash) {
+        if self.is_settled(&block_hash) {
             return Ok(CompactAnswer::Known);
         }
         let count = compact.short_ids.len() + compact.prefilled.len();
@@ -120,7 +121,7 @@ impl Engine {
         lacking: Vec<Bytes>,
     ) -> Result<CompactAnswer, SubmitRefusal> {
         self.now = now;
-        if self.is_whole(block) {
+        if self.is_settled(block) {
             self.compacts.retain(|pending| pending.hash != *block);
             return Ok(CompactAnswer::Known);
         }
@@ -172,9 +173,12 @@ impl Engine {
         }
     }
 
-    fn is_whole(&self, block: &Hash) -> bool {
+    /// Whether a compact block can say nothing new of this one.
+    fn is_settled(&self, block: &Hash) -> bool {
         let job = self.jobs_by_hash.get(block);
-        job.and_then(|id| self.jobs.get(id))
-            .is_some_and(|entry| entry.job.is_complete())
+        self.invalid.contains(block)
+            || job
+                .and_then(|id| self.jobs.get(id))
+                .is_some_and(|entry| entry.job.is_complete())
     }
 }

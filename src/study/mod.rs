@@ -162,13 +162,15 @@ fn compare(options: &CompareOptions) -> anyhow::Result<ExitCode> {
     let mut clean = true;
     for (number, material) in materials.iter().enumerate() {
         for (place, protocol) in protocols.iter().enumerate() {
-            progress.begin(format!(
-                "scenario {} of {}, protocol {} of {}: ",
+            let part = format!(
+                "scenario {} of {}, protocol {} of {}",
                 number + 1,
                 materials.len(),
                 place + 1,
                 protocols.len()
-            ));
+            );
+            let name = format!("{}, {}", material.scenario.name, protocol.name());
+            progress.begin(part, &name);
             let runs = run_all(material, *protocol, effort, &progress)?;
             clean &= runs.iter().all(|run| run.violations.is_empty());
             rows.extend(Row::of(&runs));

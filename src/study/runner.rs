@@ -16,12 +16,12 @@ use crate::sim::scenario::ScenarioError;
 /// Time between two lines of progress: often enough to see that it goes on, seldom enough for a log.
 const EVERY: Duration = Duration::from_secs(2);
 
-/// Tells on stderr how far runs are, at most every two seconds.
+/// Tells on stderr which part of all runs begins, and, at most every two seconds, how far they are.
 pub struct Progress {
     speaks: bool,
     on_terminal: bool,
     last: Mutex<Instant>,
-    /// What of all this is, before what is told.
+    /// Which part of all this is, before what is told.
     part: Mutex<String>,
 }
 
@@ -36,9 +36,13 @@ impl Progress {
         }
     }
 
-    /// Says which part of all begins: it stands before what is told from now on.
-    pub fn begin(&self, part: String) {
-        *self.part.lock().unwrap_or_else(PoisonError::into_inner) = part;
+    /// Says which part of all begins, and what it is called. The part stands before what is told from now on.
+    pub fn begin(&self, part: String, name: &str) {
+        let line = format!("{part}: {name}");
+        *self.part.lock().unwrap_or_else(PoisonError::into_inner) = part + ": ";
+        if self.speaks {
+            self.put(&line);
+        }
     }
 
     /// Says a line that stays.
@@ -59,13 +63,17 @@ impl Progress {
         if self.speaks && last.elapsed() >= EVERY {
             *last = Instant::now();
             let part = self.part.lock().unwrap_or_else(PoisonError::into_inner);
-            let line = format!("{part}{}", line());
-            // That nobody reads there is no failure.
-            let _ = match self.on_terminal {
-                true => write!(std::io::stderr(), "\r\x1b[K{line}"),
-                false => writeln!(std::io::stderr(), "{line}"),
-            };
+            self.put(&format!("{part}{}", line()));
         }
+    }
+
+    /// Writes a line in place of the last.
+    fn put(&self, line: &str) {
+        // That nobody reads there is no failure.
+        let _ = match self.on_terminal {
+            true => write!(std::io::stderr(), "\r\x1b[K{line}"),
+            false => writeln!(std::io::stderr(), "{line}"),
+        };
     }
 
     /// Takes the line away, before something else is printed.

@@ -2,6 +2,7 @@
 
 use bitcoin::bip152::HeaderAndShortIds;
 use bitcoin::consensus::{deserialize, serialize};
+use blocktorrent::merkle::hash;
 use blocktorrent::relay::{
     CompactAnswer, CompactBlock, Engine, Event, HeaderJudge, HeaderRefusal, HeaderVerdict,
     SubmitRefusal,
@@ -118,6 +119,31 @@ fn a_compact_block_is_whole_at_once_or_with_what_it_lacks() {
         assert_eq!(completed(&mut engine).as_deref(), Some(whole));
         let again = engine.offer_compact(NOW, compact(&block, 3, &[])).unwrap();
         assert_eq!(again, CompactAnswer::Known);
+    }
+}
+
+#[test]
+fn a_compact_block_does_not_undo_that_the_block_is_invalid() {
+    let block = block();
+    let hash = hash::sha256d(&serialize(&block.header));
+    // Before it is whole, while it waits for what it lacked, and after.
+    for without in [&[][..], &[7]] {
+        let mut engine = engine();
+        fill(&mut engine, &block, without);
+        if !without.is_empty() {
+            let answer = engine.offer_compact(NOW, compact(&block, 1, &[])).unwrap();
+            assert!(matches!(answer, CompactAnswer::Lacking(..)), "{answer:?}");
+        }
+        engine.reject_block(NOW, hash, "the node calls it invalid");
+        let again = engine.offer_compact(NOW, compact(&block, 2, &[])).unwrap();
+        assert_eq!(again, CompactAnswer::Known);
+        let lacking = without
+            .iter()
+            .map(|it| serialize(&block.txdata[*it]).into());
+        let completed_now = engine.complete_compact(NOW, &hash, lacking.collect());
+        assert_eq!(completed_now, Ok(CompactAnswer::Known));
+        assert_eq!(completed(&mut engine), None);
+        assert!(engine.jobs().is_empty());
     }
 }
 

@@ -12,31 +12,31 @@ use crate::net::{Clock, LinkOptions, SharedUplink, Uplink};
 /// Far longer than anything here takes, for machines that are busy.
 const PATIENCE: Duration = Duration::from_secs(20);
 
-async fn soon<T>(future: impl Future<Output = T>) -> T {
+pub(super) async fn soon<T>(future: impl Future<Output = T>) -> T {
     timeout(PATIENCE, future).await.expect("it happens soon")
 }
 
-fn identity() -> Identity {
+pub(super) fn identity() -> Identity {
     Identity::from_pem(&Identity::new_pem().unwrap()).unwrap()
 }
 
 /// A node's private links and what comes of them.
-struct Node {
-    hub: PrivateHub,
+pub(super) struct Node {
+    pub(super) hub: PrivateHub,
     control_hub: ControlHub,
     control: Receiver<ControlIn>,
-    datagrams: Receiver<PrivateDatagrams>,
+    pub(super) datagrams: Receiver<PrivateDatagrams>,
 }
 
 /// The control side of one connection.
-struct Talk {
+pub(super) struct Talk {
     id: ConnectionId,
-    writer: Writer,
-    link: PrivateLink,
+    pub(super) writer: Writer,
+    pub(super) link: PrivateLink,
 }
 
 impl Node {
-    fn new(identity: &Identity, allowed: &[Fingerprint]) -> Self {
+    pub(super) fn new(identity: &Identity, allowed: &[Fingerprint]) -> Self {
         Self::with(HubOptions::new(Clock::start()), identity, allowed)
     }
 
@@ -62,7 +62,7 @@ impl Node {
         PrivatePeer { key, target }
     }
 
-    async fn connected(&mut self) -> Talk {
+    pub(super) async fn connected(&mut self) -> Talk {
         match soon(self.control.recv()).await {
             Some(ControlIn::Connected {
                 id, writer, link, ..
@@ -75,7 +75,7 @@ impl Node {
         }
     }
 
-    async fn bytes(&mut self, count: usize) -> Vec<u8> {
+    pub(super) async fn bytes(&mut self, count: usize) -> Vec<u8> {
         let mut received = Vec::new();
         while received.len() < count {
             match soon(self.control.recv()).await {

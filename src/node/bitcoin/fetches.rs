@@ -175,6 +175,11 @@ impl Fetches {
             .map_or(Vec::new(), |it| it.purposes)
     }
 
+    /// The block is wanted no longer, whoever wanted it.
+    pub fn give_up(&mut self, hash: &BlockHash) {
+        self.wanted.remove(hash);
+    }
+
     /// A source has it not, or is gone.
     pub fn failed(&mut self, hash: &BlockHash, origin: Origin) {
         if let Some(fetch) = self.wanted.get_mut(hash)

@@ -133,6 +133,7 @@ impl Desk {
             tracing::error!(%hash, node, reason, "the Bitcoin node calls a block invalid; it is served no longer (the log of that node says more)");
             self.at_hand.retain(|whole| whole.hash != hash);
             self.shared.kept.forget(hash.to_byte_array());
+            self.fetches.give_up(&hash);
             self.reject_in_engine(hash);
         }
         if verdict == Verdict::Accepted
@@ -143,6 +144,10 @@ impl Desk {
         }
         if self.ledger.verdict(hash, node, verdict, now) {
             self.tell_line(hash);
+        }
+        let doubt_at = self.ledger.doubt_at(&hash, node);
+        if let Some(link) = self.links.get_mut(node) {
+            link.doubt_at = link.doubt_at.or(doubt_at);
         }
     }
 

@@ -292,6 +292,10 @@ impl Desk {
             self.on_headers(number, kind, &[compact.header]);
             return;
         };
+        if self.ledger.invalid(&hash).is_some() {
+            // It is told before it is validated, and then may come after the answer of `submitblock`.
+            return;
+        }
         let now = self.now();
         self.ledger.heard(hash, Via::Compact(node), now);
         if let Some((height, _)) = self.shared.book.place(compact.header.prev_blockhash) {

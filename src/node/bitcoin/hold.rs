@@ -237,6 +237,9 @@ impl Desk {
     /// A whole block has come from outside the relay. A recent one goes to the engine, which proves it; an older one
     /// is proven here, and goes to whoever wanted it.
     pub fn take_block(&mut self, hash: BlockHash, block: Bytes, via: Via, origin: Origin) {
+        if self.ledger.invalid(&hash).is_some() {
+            return;
+        }
         let now = self.now();
         self.ledger.heard(hash, via, now);
         if via.node().is_some() && self.lacks_parent(hash, &block, now) {

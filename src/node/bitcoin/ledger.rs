@@ -97,7 +97,7 @@ impl fmt::Display for Verdict {
 pub struct Given {
     /// It was heard of from there.
     pub has: bool,
-    /// It was heard of from there, and the node did not come to have it.
+    /// It seemed to have it, and did not come to have it as its best one.
     pub is_doubted: bool,
     /// When it went out by P2P.
     pub p2p: Option<Time>,
@@ -252,27 +252,39 @@ impl Ledger {
         }
     }
 
-    /// Until when a node that has told of a block, and was not given it, may take to have it as its best one.
+    /// Until when a node may take to have a block as its best one that it has told of and was not given, or that it
+    /// called known without a word on whether it is valid: `submitblock` says so too of one that is being validated.
     pub fn doubt_at(&self, hash: &BlockHash, node: NodeNumber) -> Option<Time> {
         let record = self.get(hash)?;
         let given = record.given.get(&node)?;
-        if !given.has || given.is_doubted || given.submitted.is_some() || given.verdict.is_some() {
+        if given.is_doubted {
             return None;
         }
-        let mut heard = record.heard.iter();
-        let (_, first) = heard.find(|(via, _)| via.node() == Some(node))?;
-        Some(*first + DOUBT_TIME)
+        let since = match given.verdict {
+            Some((answered, Verdict::Duplicate | Verdict::Inconclusive)) => answered,
+            None if given.has && given.submitted.is_none() => {
+                let mut heard = record.heard.iter();
+                heard.find(|(via, _)| via.node() == Some(node))?.1
+            }
+            _ => return None,
+        };
+        Some(since + DOUBT_TIME)
     }
 
-    /// A node does not have a block that was heard of from there: what told of it may be of another node.
+    /// A node has not taken a block that it seemed to have: it is given it once more. What told of it may be of another
+    /// node, or the block may be invalid.
     pub fn doubt(&mut self, hash: &BlockHash, node: NodeNumber) {
         let record = self.records.get_mut(hash);
         if let Some(given) = record.and_then(|record| record.given.get_mut(&node)) {
-            (given.has, given.is_doubted) = (false, true);
+            *given = Given {
+                is_doubted: true,
+                p2p: given.p2p,
+                ..Given::default()
+            };
         }
     }
 
-    /// Whether a node was given a block of which it had told.
+    /// Whether a node was given a block that it seemed to have.
     pub fn is_doubted(&self, hash: &BlockHash, node: NodeNumber) -> bool {
         let given = self.get(hash).and_then(|record| record.given.get(&node));
         given.is_some_and(|given| given.is_doubted)
@@ -350,6 +362,30 @@ mod tests {
 
     fn at(ms: u64) -> Time {
         Time::from_unix_seconds(1_000) + std::time::Duration::from_millis(ms)
+    }
+
+    #[test]
+    fn what_was_called_known_is_given_once_more_if_it_is_not_taken() {
+        for vague in [Verdict::Duplicate, Verdict::Inconclusive] {
+            let mut ledger = Ledger::default();
+            ledger.heard(hash(1), Via::Relay, at(0));
+            assert!(ledger.give(hash(1), 0, false, at(1)));
+            assert!(ledger.give(hash(1), 0, true, at(1)));
+            assert_eq!(ledger.doubt_at(&hash(1), 0), None);
+            ledger.verdict(hash(1), 0, vague.clone(), at(10));
+            // Its own announcement, from before it was validated, changes nothing.
+            ledger.heard(hash(1), Via::Compact(0), at(20));
+            assert_eq!(ledger.doubt_at(&hash(1), 0), Some(at(10) + DOUBT_TIME));
+            ledger.doubt(&hash(1), 0);
+            assert!(!ledger.give(hash(1), 0, false, at(6_000)));
+            assert!(ledger.give(hash(1), 0, true, at(6_000)));
+            ledger.verdict(hash(1), 0, vague, at(6_001));
+            assert_eq!(ledger.doubt_at(&hash(1), 0), None);
+        }
+        let mut ledger = Ledger::default();
+        ledger.give(hash(1), 0, true, at(1));
+        ledger.verdict(hash(1), 0, Verdict::Accepted, at(10));
+        assert_eq!(ledger.doubt_at(&hash(1), 0), None);
     }
 
     #[test]

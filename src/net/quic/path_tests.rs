@@ -1,0 +1,189 @@
+//! Private links over a path that somebody else carries: what crosses it is looked at, and some of it is lost.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use bytes::Bytes;
+use tokio::net::UdpSocket;
+use tokio::task::JoinHandle;
+
+use super::tests::{Node, identity, soon};
+use super::*;
+use crate::net::quic::PACKET_BYTES;
+
+/// A Retry packet's first byte: a long header of type 3 (RFC 9000 17.2.5).
+fn is_retry(packet: &[u8]) -> bool {
+    packet.first().is_some_and(|first| first & 0xf0 == 0xf0)
+}
+
+/// A path between one dialler and a listener.
+struct Path {
+    address: SocketAddr,
+    /// Retry packets that the listener has sent.
+    retries: Arc<AtomicUsize>,
+    /// Packets that were too large for the path.
+    lost: Arc<AtomicUsize>,
+    carrier: JoinHandle<()>,
+}
+
+impl Path {
+    /// One that carries packets of up to `most` bytes of UDP payload to `listener` and back.
+    async fn new(listener: SocketAddr, most: usize) -> Self {
+        let near = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        let far = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+        far.connect(listener).await.unwrap();
+        let address = near.local_addr().unwrap();
+        let (retries, lost) = (Arc::default(), Arc::default());
+        let carrier = tokio::spawn(carry(
+            near,
+            far,
+            most,
+            Arc::clone(&retries),
+            Arc::clone(&lost),
+        ));
+        Self {
+            address,
+            retries,
+            lost,
+            carrier,
+        }
+    }
+
+    fn peer(&self, key: Fingerprint) -> PrivatePeer {
+        PrivatePeer {
+            key,
+            target: self.address.to_string(),
+        }
+    }
+}
+
+impl Drop for Path {
+    fn drop(&mut self) {
+        self.carrier.abort();
+    }
+}
+
+async fn carry(
+    near: UdpSocket,
+    far: UdpSocket,
+    most: usize,
+    retries: Arc<AtomicUsize>,
+    lost: Arc<AtomicUsize>,
+) {
+    let mut dialler = None;
+    let (mut there, mut back) = ([0; 65_536], [0; 65_536]);
+    loop {
+        // What fails on loopback is as good as lost.
+        let (to, packet) = tokio::select! {
+            Ok((len, from)) = near.recv_from(&mut there) => {
+                dialler = Some(from);
+                (None, &there[..len])
+            }
+            Ok(len) = far.recv(&mut back) => (dialler, &back[..len]),
+        };
+        if packet.len() > most {
+            lost.fetch_add(1, Ordering::Relaxed);
+            continue;
+        }
+        match to {
+            Some(to) => {
+                if is_retry(packet) {
+                    retries.fetch_add(1, Ordering::Relaxed);
+                }
+                near.send_to(packet, to).await.ok();
+            }
+            None => {
+                far.send(packet).await.ok();
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn in_a_crowd_a_beginner_shows_its_address_and_is_taken() {
+    let (one, two) = (identity(), identity());
+    let mut listener = Node::new(&two, &[one.fingerprint()]);
+    let mut dialler = Node::new(&one, &[]);
+    let path = Path::new(listener.hub.local_addr(), usize::MAX).await;
+    let crowd: Vec<_> = (0..RETRY_FROM)
+        .map(|last| listener.hub.admit([192, 0, 2, last as u8].into(), false))
+        .collect();
+    dialler
+        .hub
+        .keep_connected(path.peer(two.fingerprint()))
+        .unwrap();
+    let out = dialler.connected().await;
+    out.writer.try_send(Bytes::from_static(b"hello")).unwrap();
+    let _back = listener.connected().await;
+    assert_eq!(listener.bytes(5).await, b"hello");
+    drop(crowd);
+    assert!(path.retries.load(Ordering::Relaxed) >= 1);
+    let stats = listener.hub.stats();
+    assert!(stats.retries >= 1 && stats.accepted == 1, "{stats:?}");
+}
+
+#[tokio::test]
+async fn the_smallest_path_of_ipv6_carries_whole_datagrams_and_a_smaller_one_no_link() {
+    let (one, two) = (identity(), identity());
+    let mut listener = Node::new(&two, &[one.fingerprint()]);
+    let mut dialler = Node::new(&one, &[]);
+    let narrow = Path::new(listener.hub.local_addr(), usize::from(PACKET_BYTES) - 1).await;
+    let peer = narrow.peer(two.fingerprint());
+    let attempt = dialler.hub.connect(&peer);
+    // Its first packet is lost, and each copy of it.
+    let gives_up = async {
+        while narrow.lost.load(Ordering::Relaxed) < 2 {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        () = gives_up => {}
+        _ = attempt => panic!("nothing can answer"),
+    }
+    let path = Path::new(listener.hub.local_addr(), usize::from(PACKET_BYTES)).await;
+    dialler
+        .hub
+        .keep_connected(path.peer(two.fingerprint()))
+        .unwrap();
+    let out = dialler.connected().await;
+    let text: Vec<u8> = (0..60_000u32).map(|at| at as u8).collect();
+    out.writer.try_send(Bytes::copy_from_slice(&text)).unwrap();
+    let _back = listener.connected().await;
+    assert_eq!(listener.bytes(text.len()).await, text);
+    out.link.send(&[7; 1_200]);
+    let came = soon(listener.datagrams.recv()).await.unwrap();
+    assert_eq!(came.datagrams, vec![Bytes::from_static(&[7; 1_200])]);
+}
+
+#[tokio::test]
+async fn a_peer_that_takes_no_whole_datagram_is_sent_none() {
+    let (one, two) = (identity(), identity());
+    let mut listener = Node::new(&two, &[one.fingerprint()]);
+    let dialler = Node::new(&one, &[]);
+    // Another implementation, which has less room.
+    let (mut config, _) = dialler.hub.client_config(two.fingerprint()).unwrap();
+    let mut transport = quinn::TransportConfig::default();
+    transport.datagram_receive_buffer_size(Some(1_100));
+    config.transport_config(Arc::new(transport));
+    let endpoint = &dialler.hub.0.endpoint;
+    let connecting = endpoint
+        .connect_with(config, listener.hub.local_addr(), SERVER_NAME)
+        .unwrap();
+    let connection = soon(connecting).await.unwrap();
+    let (mut send, mut receive) = soon(connection.open_bi()).await.unwrap();
+    send.write_all(b"hello").await.unwrap();
+    let back = listener.connected().await;
+    assert_eq!(listener.bytes(5).await, b"hello");
+    back.link.send(&[7; 1_200]);
+    // Small ones neither: whoever sees them arrive takes the path to carry all.
+    back.link.send(&[7; 100]);
+    let stats = listener.hub.stats();
+    assert_eq!((stats.too_large, stats.datagrams_out), (2, 0));
+    back.writer
+        .try_send(Bytes::from_static(b"on the stream"))
+        .unwrap();
+    let mut answer = [0; 13];
+    soon(receive.read_exact(&mut answer)).await.unwrap();
+    assert_eq!(&answer, b"on the stream");
+}
