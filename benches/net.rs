@@ -91,9 +91,10 @@ fn throughput(criterion: &mut Criterion) {
         });
         let (out, into) = (pair.sender.stats(), pair.receiver.stats());
         println!(
-            "{:.1} datagrams a call to send, {:.1} a call to receive",
+            "{:.1} datagrams a call to send, {:.1} a call and {:.1} a run to receive",
             out.datagrams_out as f64 / out.send_calls as f64,
             into.datagrams_in as f64 / into.receive_calls as f64,
+            into.datagrams_in as f64 / into.runs_in as f64,
         );
     }
     group.finish();

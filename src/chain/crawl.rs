@@ -13,6 +13,8 @@
 //! [`Action::Dial`] is answered once: by [`Crawl::p2p_ready`] or [`Crawl::relay_ready`], or else by
 //! [`Crawl::dial_failed`], [`Crawl::not_a_relay`] or [`Crawl::ourself`].
 //!
+//! Nodes that the operator named are asked first, each once, however much others claim.
+//!
 //! Polite: a peer is asked for addresses once, dials come one after another at a bounded rate, a group of
 //! addresses is dialled once at a time, and where little is to be found the search slows down.
 //!
@@ -135,12 +137,19 @@ pub struct CrawlCounts {
     pub dials: u64,
 }
 
+/// Nodes named by the operator that wait to be dialled.
+///
+/// Reason: a few addresses of each name that may be given; what is beyond is in the book all the same.
+const MAX_NAMED: usize = 256;
+
 /// The machine that looks for relays.
 pub struct Crawl {
     config: CrawlConfig,
     book: Book,
     connections: Connections,
     own: BTreeSet<Address>,
+    /// Nodes that the operator named and that are not dialled yet: each is asked once, whatever else is known.
+    named: VecDeque<Address>,
     /// Control streams that our relays were told of, and when.
     told: BTreeMap<Address, Time>,
     random: StdRng,
@@ -160,6 +169,7 @@ impl Crawl {
             book,
             connections: Connections::default(),
             own: BTreeSet::new(),
+            named: VecDeque::new(),
             told: BTreeMap::new(),
             random,
             timers,
@@ -197,6 +207,12 @@ impl Crawl {
         source: Source,
         told: impl IntoIterator<Item = Hearsay>,
     ) -> Intake {
+        let told: Vec<Hearsay> = told.into_iter().collect();
+        if source == Source::Operator {
+            let room = MAX_NAMED.saturating_sub(self.named.len());
+            self.named
+                .extend(told.iter().take(room).map(|it| it.address));
+        }
         let intake = self.book.heard(now, source, told);
         self.changed(now, self.config.save_interval);
         intake

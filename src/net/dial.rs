@@ -58,7 +58,7 @@ impl fmt::Display for ConnectError {
             }
             io::ErrorKind::TimedOut => write!(
                 formatter,
-                "no answer within {} s; check the address and the firewalls between",
+                "no answer within {} s; check that a node listens there, the address, and the firewalls between",
                 CONNECT_TIME.as_secs()
             ),
             _ => write!(formatter, "{}; check the address", self.source),

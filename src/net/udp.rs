@@ -46,6 +46,8 @@ pub struct UdpStats {
     pub bytes_in: u64,
     /// System calls that received something.
     pub receive_calls: u64,
+    /// What those gave: datagrams, or runs of several that the system had joined (GRO).
+    pub runs_in: u64,
     /// Errors of receiving that concern no datagram of ours to keep, such as a refusal by a peer.
     pub receive_errors: u64,
     /// Datagrams without payload, which mean nothing and are not delivered.
@@ -201,6 +203,11 @@ impl UdpPort {
         self.stats
     }
 
+    /// Datagrams that the system joins into one run at most when it receives; 1 if it joins none.
+    pub fn max_joined(&self) -> usize {
+        self.state.gro_segments()
+    }
+
     /// How many datagrams one call can send: 1 where the system or the options do not join them.
     pub fn max_segments(&self) -> usize {
         match self.segmentation {
@@ -257,6 +264,7 @@ impl UdpPort {
             Err(error) => return Err(error),
         };
         self.stats.receive_calls += 1;
+        self.stats.runs_in += filled as u64;
         let mut count = 0;
         for (meta, slot) in self.metas.iter().zip(&slices).take(filled) {
             let from = canonical(meta.addr);

@@ -96,7 +96,7 @@ async fn batches_arrive_whole_and_in_order_with_and_without_segmentation() {
 }
 
 #[tokio::test]
-async fn segmentation_sends_a_flight_in_one_call() {
+async fn a_flight_is_sent_in_one_call_and_received_in_one_run() {
     let clock = Clock::start();
     let (mut sender, mut receiver) = (port(UdpOptions::default()), port(UdpOptions::default()));
     for number in 0..50 {
@@ -108,6 +108,9 @@ async fn segmentation_sends_a_flight_in_one_call() {
     assert_eq!(receive(&mut receiver, 50).await.len(), 50);
     if sender.max_segments() >= 50 {
         assert_eq!(sender.stats().send_calls, 1);
+        if receiver.max_joined() >= 50 {
+            assert_eq!(receiver.stats().runs_in, 1);
+        }
     }
 }
 

@@ -5,6 +5,7 @@
 //! turns of the engine, and the side towards Bitcoin nodes adds what those announce.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bitcoin::block::Header;
@@ -32,6 +33,8 @@ pub struct HeaderBook {
     news: watch::Sender<u64>,
     /// Counts the headers that the engine could not have judged, for lack of their parents.
     lacks: watch::Sender<u64>,
+    /// Whether no header has come since the engine last lacked one.
+    is_behind: Arc<AtomicBool>,
 }
 
 /// What became of a run of headers.
@@ -48,6 +51,8 @@ pub struct Batch {
 /// The chain as a whole, for `getblockchaininfo`.
 #[derive(Clone, Debug)]
 pub struct ChainView {
+    /// Whether peers relay blocks on headers that are not known here, and no header has come since.
+    pub is_behind: bool,
     /// Height of the tip.
     pub height: u32,
     /// Hash of the tip.
@@ -111,6 +116,7 @@ impl HeaderBook {
             tip,
             news,
             lacks,
+            is_behind: Arc::default(),
         })
     }
 
@@ -208,6 +214,7 @@ impl HeaderBook {
 
     fn tell_news(&self, fresh: usize) {
         if fresh > 0 {
+            self.is_behind.store(false, Ordering::Relaxed);
             self.news.send_modify(|count| *count += fresh as u64);
         }
     }
@@ -225,6 +232,11 @@ impl HeaderBook {
     /// Changes whenever the engine has met a header whose parent is not known: headers should be asked for.
     pub fn watch_lacks(&self) -> watch::Receiver<u64> {
         self.lacks.subscribe()
+    }
+
+    /// As [`ChainView::is_behind`].
+    fn is_behind(&self) -> bool {
+        self.is_behind.load(Ordering::Relaxed)
     }
 
     /// Where the chain begins.
@@ -321,6 +333,7 @@ impl HeaderBook {
         let bits = headers.by_height(tip.height).map(|header| header.bits);
         let bits = bits.or_else(|| headers.next_bits(tip.time).ok());
         ChainView {
+            is_behind: self.is_behind(),
             height: tip.height,
             hash: tip.hash.to_byte_array(),
             time: tip.time,
@@ -375,10 +388,14 @@ impl HeaderJudge for HeaderBook {
     ) -> Result<HeaderVerdict, relay::HeaderRefusal> {
         let accepted = self.judge(header, now).inspect_err(|refusal| {
             if *refusal == HeaderRefusal::UnknownParent {
+                self.is_behind.store(true, Ordering::Relaxed);
                 self.lacks.send_modify(|count| *count += 1);
             }
         });
         let accepted = accepted.map_err(judge)?;
+        if !accepted.known {
+            self.is_behind.store(false, Ordering::Relaxed);
+        }
         // One guard for both: two in one expression would wait for each other.
         let headers = self.lock();
         Ok(HeaderVerdict {
@@ -534,8 +551,14 @@ pub(in crate::node) mod tests {
         let orphan = mine(BlockHash::from_byte_array([3; 32]), genesis.time + 1);
         book.submit_all(&[orphan], now);
         assert!(!lacks.has_changed().unwrap());
+        assert!(!book.is_behind());
         HeaderJudge::accept(&mut book, &bytes(&orphan), now).unwrap_err();
-        assert!(lacks.has_changed().unwrap());
+        assert!(lacks.has_changed().unwrap() && book.is_behind());
+        let next = mine(other.block_hash(), other.time + 600);
+        assert_eq!(book.submit_all(&[other], now).fresh, 0);
+        assert!(book.is_behind());
+        assert_eq!(book.submit_all(&[next], now).fresh, 1);
+        assert!(!book.is_behind());
     }
 
     #[test]

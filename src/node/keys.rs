@@ -121,6 +121,7 @@ fn read_or_make(path: &Path) -> anyhow::Result<Identity> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             let pem = Identity::new_pem()?;
             write_atomically(path, pem.as_bytes(), Readers::OwnerOnly).map_err(refuse)?;
+            tracing::warn!(path = %path.display(), "made a new key for private links; their peers have to pin it");
             pem
         }
         other => other.map_err(refuse)?,

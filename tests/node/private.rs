@@ -30,7 +30,7 @@ fn stop(node: Node) {
 fn made_key(folder: &Path, main: &[&str]) -> String {
     let listen = ["--quic-listen", "127.0.0.1:0"];
     let node = Node::start_bare(folder, &[main, &listen].concat());
-    let fingerprint = key(&node)["quic_allow"].as_str().unwrap().to_owned();
+    let fingerprint = key(&node)["quic-allow"].as_str().unwrap().to_owned();
     stop(node);
     fingerprint
 }
@@ -47,7 +47,7 @@ fn a_block_crosses_a_private_link_and_a_stranger_is_refused() {
     let mut more = main.to_vec();
     more.extend(["--quic-listen", "127.0.0.1:0", "--quic-allow", &allowed]);
     let mut first = Node::start_bare(roots[0].path(), &more);
-    let peer = key(&first)["quic_peer"].as_str().unwrap().to_owned();
+    let peer = key(&first)["quic-peer"].as_str().unwrap().to_owned();
     let mut more = main.to_vec();
     more.extend(["--quic-peer", &peer]);
     let mut second = Node::start_bare(roots[1].path(), &more);
@@ -66,6 +66,7 @@ fn a_block_crosses_a_private_link_and_a_stranger_is_refused() {
     let stranger = Node::start_bare(roots[2].path(), &more);
     let private = || call(&first, &["getnetworkinfo"])["private"].clone();
     while private()["refused_keys"] == 0 {}
+    assert_eq!(private()["last_refused_key"], key(&stranger)["fingerprint"]);
     assert_eq!(call(&stranger, &["getpeerinfo"]), serde_json::json!([]));
     assert_eq!(private()["accepted"], 1);
 

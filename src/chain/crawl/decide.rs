@@ -115,6 +115,7 @@ impl Crawl {
         self.seed(now);
         // They share one allowance of dials, and nobody may take it from the others: the claims of a flood that
         // are refused at once least of all.
+        self.ask_named(now);
         self.feel(now);
         if self.timers.relays_dialled {
             self.keep_gossip(now);
@@ -213,6 +214,33 @@ impl Crawl {
             self.timers.next_fixed = Some(now + DAY);
             self.timers.wake_at(now + DAY);
             self.queue.push_back(Action::SeedFixed);
+        }
+    }
+
+    /// Dials the nodes that the operator named, before a flood of claims has its turn: to stay, while there is room.
+    fn ask_named(&mut self, now: Time) {
+        while !self.named.is_empty() && self.may_dial(now) {
+            let Some(address) = self.named.pop_front() else {
+                return;
+            };
+            // The book has refused it, or it was met by another way.
+            let is_met = self.connections.dialling.contains_key(&address)
+                || self
+                    .connections
+                    .iter()
+                    .any(|it| it.address == Some(address));
+            if is_met || self.book.record(&address).is_none() {
+                continue;
+            }
+            let dials = self.connections.count_dials(|one| *one == Purpose::Gossip);
+            let taken = self.connections.count(Kind::Gossip) + dials;
+            let purpose = match taken < self.gossip_slots() {
+                true => Purpose::Gossip,
+                false => Purpose::Feeler {
+                    ask_addresses: true,
+                },
+            };
+            self.dial(now, address, purpose);
         }
     }
 

@@ -345,6 +345,40 @@ fn claims_that_are_refused_at_once_keep_nobody_from_asking_ordinary_nodes() {
 }
 
 #[test]
+fn nodes_that_the_operator_named_are_asked_before_a_flood_has_its_turn() {
+    let mut one = crawl(Network::Main, quiet(Network::Main));
+    let claims = (0..200_u8).map(|it| at(&format!("{}.1.1.{it}:8333", 30 + it % 100)));
+    let told: Vec<_> = claims
+        .map(|it| hearsay(it, PLAIN | FLAG, start()))
+        .collect();
+    one.heard(start(), Source::OurNode, told);
+    // Of one group, too: that is the operator's business.
+    let named: Vec<Address> = (1..=5).map(|it| at(&format!("20.1.1.{it}:8333"))).collect();
+    let told: Vec<_> = named
+        .iter()
+        .map(|it| hearsay(*it, PLAIN, start()))
+        .collect();
+    one.heard(start(), Source::Operator, told.clone());
+    one.heard(start(), Source::Operator, told);
+    let mut dialled = Vec::new();
+    for second in 0..10 {
+        for action in drain(&mut one, later(second)) {
+            if let Action::Dial { address, purpose } = action {
+                dialled.push((address, purpose));
+            }
+        }
+    }
+    let asks = Purpose::Feeler {
+        ask_addresses: true,
+    };
+    let expected = [Purpose::Gossip, Purpose::Gossip, asks, asks, asks];
+    let expected: Vec<_> = named.iter().copied().zip(expected).collect();
+    assert_eq!(dialled[..5], expected);
+    let again = dialled[5..].iter().filter(|(it, _)| named.contains(it));
+    assert_eq!(again.count(), 0, "{dialled:?}");
+}
+
+#[test]
 fn on_one_machine_all_is_quick() {
     let mut one = crawl(Network::Regtest, CrawlConfig::new(Network::Regtest));
     let node = at("127.0.0.1:18545");

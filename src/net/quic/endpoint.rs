@@ -18,7 +18,7 @@ use super::emulated::emulated;
 use super::identity::{Identity, SERVER_NAME, fingerprint};
 use super::link::{Counts, MAX_BATCHES, PrivateDatagrams, PrivateLink};
 use super::opened::Opened;
-use super::pinned::{self, OtherKey};
+use super::pinned::{self, OtherKey, RefusedKeys};
 use super::{CONNECTION_ID_BYTES, transport};
 use crate::config::{Fingerprint, PrivatePeer};
 use crate::net::admission::{Admission, Refusal};
@@ -121,6 +121,8 @@ pub struct QuicStats {
     pub failed_handshakes: u64,
     /// Keys refused because they are not pinned.
     pub refused_keys: u64,
+    /// The last of them.
+    pub last_refused_key: Option<Fingerprint>,
     /// Handshakes or connections refused because there were too many.
     pub refused_full: u64,
     /// Beginners who were asked to show that their address is theirs.
@@ -147,7 +149,7 @@ struct Inner {
     accepts: bool,
     identity: Identity,
     datagrams: mpsc::Sender<PrivateDatagrams>,
-    refused_keys: Arc<AtomicU64>,
+    refused_keys: Arc<RefusedKeys>,
     counts: Arc<Counts>,
     state: Mutex<State>,
 }
@@ -229,13 +231,16 @@ impl ControlHub {
 fn server_config(
     identity: &Identity,
     allowed: &[Fingerprint],
-    refused: Arc<AtomicU64>,
+    refused: Arc<RefusedKeys>,
 ) -> io::Result<quinn::ServerConfig> {
     let tls = pinned::server(identity, allowed, refused).map_err(io::Error::other)?;
     let crypto = QuicServerConfig::try_from(tls).map_err(io::Error::other)?;
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
     config
         .transport_config(transport(1))
+        // A packet that claims a new address would be answered there with more than a hundred times its bytes before
+        // the path is validated, which RFC 9000 9.3 forbids. Whose address changes dials anew.
+        .migration(false)
         .max_incoming(MAX_HANDSHAKES)
         .incoming_buffer_size(4_096)
         .incoming_buffer_size_total(MAX_INCOMING_BYTES);
@@ -262,8 +267,10 @@ impl PrivateHub {
     pub fn stats(&self) -> QuicStats {
         let counts = &self.0.counts;
         let count = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        let (refused_keys, last_refused_key) = self.0.refused_keys.seen();
         QuicStats {
-            refused_keys: count(&self.0.refused_keys),
+            refused_keys,
+            last_refused_key,
             datagrams_in: count(&counts.received),
             datagrams_out: count(&counts.sent),
             too_large: count(&counts.too_large),

@@ -5,8 +5,8 @@
 //! checked by `rustls` with the key of the same certificate. Neither is worth anything without the other.
 
 use std::collections::BTreeSet;
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls13_signature};
@@ -54,7 +54,7 @@ pub(super) fn client(
 pub(super) fn server(
     identity: &Identity,
     allowed: &[Fingerprint],
-    refused: Arc<AtomicU64>,
+    refused: Arc<RefusedKeys>,
 ) -> Result<ServerConfig, Error> {
     let provider = provider();
     let verifier = PinnedClients {
@@ -70,6 +70,41 @@ pub(super) fn server(
     config.session_storage = Arc::new(rustls::server::NoServerSessionStorage {});
     config.send_tls13_tickets = 0;
     Ok(config)
+}
+
+/// Between two lines about refused keys: anybody may knock, and none may fill the log.
+const TELL_INTERVAL: Duration = Duration::from_secs(60);
+
+/// The keys that were refused because they are not pinned.
+#[derive(Debug, Default)]
+pub(super) struct RefusedKeys(Mutex<Refused>);
+
+#[derive(Debug, Default)]
+struct Refused {
+    count: u64,
+    last: Option<Fingerprint>,
+    told: Option<Instant>,
+}
+
+impl RefusedKeys {
+    /// How many there were, and the last of them.
+    pub(super) fn seen(&self) -> (u64, Option<Fingerprint>) {
+        let state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        (state.count, state.last)
+    }
+
+    fn note(&self, key: Fingerprint) {
+        let mut state = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        (state.count, state.last) = (state.count + 1, Some(key));
+        if state.told.is_none_or(|at| at.elapsed() >= TELL_INTERVAL) {
+            state.told = Some(Instant::now());
+            let count = state.count;
+            tracing::warn!(
+                %key, count,
+                "refused a private link, for its key is not allowed; if you know it, restart with it among --quic-allow"
+            );
+        }
+    }
 }
 
 fn provider() -> Arc<CryptoProvider> {
@@ -138,7 +173,7 @@ impl ServerCertVerifier for PinnedServer {
 #[derive(Debug)]
 struct PinnedClients {
     allowed: BTreeSet<Fingerprint>,
-    refused: Arc<AtomicU64>,
+    refused: Arc<RefusedKeys>,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
@@ -157,9 +192,7 @@ impl ClientCertVerifier for PinnedClients {
         if self.allowed.contains(&shown) {
             return Ok(ClientCertVerified::assertion());
         }
-        self.refused.fetch_add(1, Ordering::Relaxed);
-        // Whoever likes may fill the log otherwise.
-        tracing::debug!(key = %shown, "a key that is not pinned was refused");
+        self.refused.note(shown);
         Err(unpinned())
     }
 

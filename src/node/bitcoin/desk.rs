@@ -150,6 +150,8 @@ pub(super) struct Lines {
     pub block: Quiet,
     pub doubt: Quiet,
     pub parent: Quiet,
+    /// Blocks of peers whose parents are not known, and nobody to ask for headers.
+    pub behind: Quiet,
     pub nobody: Quiet,
     pub zmq_lost: Quiet,
     pub zmq_up: Quiet,
@@ -233,7 +235,7 @@ impl Desk {
                     let tip = *tip.borrow_and_update();
                     self.on_tip(tip);
                 }
-                Ok(()) = lacks.changed() => { self.lack_headers(); }
+                Ok(()) = lacks.changed() => self.fall_behind(),
                 Ok(()) = headers.changed() => self.adopt_orphans(),
                 () = sleep => {}
             }

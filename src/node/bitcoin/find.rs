@@ -23,6 +23,7 @@ mod room;
 mod seeds;
 mod status;
 
+pub use fellows::CATCH_UP_ADVICE;
 pub use ourselves::Ports;
 pub use room::MAX_INBOUND;
 pub use status::{FindCounts, P2pPeer, Query, RelayKnown};

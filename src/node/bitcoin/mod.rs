@@ -37,6 +37,7 @@ mod status;
 mod transactions;
 
 pub use dial::Identity;
+pub use find::CATCH_UP_ADVICE;
 pub use find::file::FILE as BOOK_FILE;
 pub use find::{FindCounts, FindParts, P2pPeer, Ports, Query, RelayKnown};
 pub use open::{identity, listen, ports};

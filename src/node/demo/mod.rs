@@ -46,7 +46,7 @@ use self::plan::{Links, Plan};
 use self::progress::Progress;
 use self::report::Report;
 use self::screen::Screen;
-use crate::cli::{DemoOptions, Topology, complain, print};
+use crate::cli::{DemoOptions, LinkKind, Topology, complain, print};
 use crate::net::Clock;
 
 /// The least time that the block is given to reach all.
@@ -220,6 +220,9 @@ impl Demo<'_> {
             Topology::Mesh => "all joined to all",
         };
         let mut links = vec![format!("{} nodes {shape}", plan.nodes)];
+        if options.links == LinkKind::Quic {
+            links.push("private links (QUIC)".to_owned());
+        }
         if options.delay > 0.0 {
             links.push(format!("{} ms one way", options.delay));
         }

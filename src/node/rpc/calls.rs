@@ -15,7 +15,7 @@ use super::request::Parameters;
 use crate::chain::HeaderRefusal;
 use crate::config::{PeerAddress, PrivatePeer, Role};
 use crate::net::dial::KeepError;
-use crate::node::bitcoin::Query;
+use crate::node::bitcoin::{CATCH_UP_ADVICE, Query};
 use crate::node::engine::{Command, Hash, PeerName, PeerView};
 use crate::node::headers::ChainView;
 use crate::node::store::Put;
@@ -170,7 +170,7 @@ impl Context {
             "size_on_disk": self.store.bytes(),
             "pruned": true,
             "bitcoind": *self.bitcoin.nodes(),
-            "warnings": [],
+            "warnings": warnings(&chain),
         }))
     }
 
@@ -345,6 +345,7 @@ impl Context {
     async fn get_network_info(&self) -> Outcome {
         let peers = self.engine.ask(Command::Peers).await?;
         let counters = self.engine.ask(Command::Counters).await?;
+        let chain = self.engine.ask(Command::Chain).await?;
         let find = self.bitcoin.ask(Query::Counts).await?;
         let established = peers.iter().filter(|peer| peer.relay.established);
         let inbound = established
@@ -379,6 +380,7 @@ impl Context {
             "finding": found::finding(&find),
             "udp": {
                 "receive_calls": udp.receive_calls,
+                "receive_runs": udp.runs_in,
                 "receive_errors": udp.receive_errors,
                 "send_calls": udp.send_calls,
                 "send_blocked": udp.send_blocked,
@@ -388,7 +390,7 @@ impl Context {
             "p2p": self.p2p_json(),
             "private": private::totals(self, counters.pretended),
             "refused_connections": hub.refused_total + hub.refused_per_address,
-            "warnings": [],
+            "warnings": warnings(&chain),
         }))
     }
 
@@ -553,4 +555,12 @@ fn job_json(job: &JobSnapshot, peers: &[PeerView]) -> Value {
         "requests": job.requests,
         "sources": sources,
     })
+}
+
+/// What an operator should know, a sentence each.
+fn warnings(chain: &ChainView) -> Vec<String> {
+    let behind = chain.is_behind.then(|| {
+        format!("Peers relay blocks on headers that are not known here; if this stays, {CATCH_UP_ADVICE}")
+    });
+    behind.into_iter().collect()
 }

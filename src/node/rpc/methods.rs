@@ -116,9 +116,9 @@ methods! {
          end of its job), replay and connection-id (datagrams of an ended session).\n\
          \"p2p\" tells the same of the connections that speak Bitcoin's own protocol; \"finding\" of the search for peers.";
     GetKey "getkey" ()
-        "This node's key for private links.\nThe fingerprint, and what peers put into their configurations: \
-         \"quic_allow\" lets this node connect there; \"quic_peer\" makes that node connect here, and is null unless \
-         quic-listen is set. HOST in it stands for a name or address that only you know.";
+        "This node's key for private links.\nThe fingerprint, and what peers put among the values of two options: in \
+         \"quic-allow\" it lets this node connect there; in \"quic-peer\" it makes that node connect here, which is null \
+         unless quic-listen is set. HOST in it stands for a name or address that only you know.";
     GetPeerInfo "getpeerinfo" ()
         "The sessions: with Bitcoin Core's field names where the thing is the same.\n\
          connection_type: \"manual\" is a peer that you named, \"outbound-full-relay\" one that this node found itself,\n\

@@ -28,8 +28,8 @@ pub(super) fn key(context: &Context) -> Outcome {
     };
     Ok(json!({
         "fingerprint": key,
-        "quic_allow": key,
-        "quic_peer": listens.map(|at| format!("{key}@{}", named(at))),
+        "quic-allow": key,
+        "quic-peer": listens.map(|at| format!("{key}@{}", named(at))),
         "listen": listens.map(|at| at.to_string()),
     }))
 }
@@ -45,6 +45,7 @@ pub(super) fn totals(context: &Context, pretended: u64) -> Value {
         "fingerprint": hub.fingerprint().to_string(),
         "accepted": stats.accepted,
         "refused_keys": stats.refused_keys,
+        "last_refused_key": stats.last_refused_key.map(|key| key.to_string()),
         "failed_handshakes": stats.failed_handshakes,
         "refused_full": stats.refused_full,
         "retries": stats.retries,

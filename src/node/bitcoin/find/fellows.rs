@@ -24,6 +24,10 @@ const PAUSE_MET: Duration = Duration::from_secs(1);
 /// A connection that nothing was wanted of for so long ends.
 const IDLE_TIME: Duration = Duration::from_secs(60);
 
+/// What an operator does about a node that nobody gives headers: private links bring none.
+pub const CATCH_UP_ADVICE: &str =
+    "give this node --bitcoind, or --connect to the public port of a relay";
+
 /// Which fellow relays were dialled by Bitcoin's protocol.
 #[derive(Debug, Default)]
 pub struct Fellows {
@@ -70,6 +74,17 @@ impl Desk {
     pub fn lack_headers(&mut self) -> bool {
         self.finder.fellows.needed = Some(self.now());
         self.ask_headers() || !self.doors().is_empty()
+    }
+
+    /// The engine has met a block on headers that are not known here.
+    pub fn fall_behind(&mut self) {
+        if !self.lack_headers()
+            && let Some(more) = self.lines.behind.turn()
+        {
+            tracing::warn!(
+                "peers relay blocks on headers that are not known here, and nobody can be asked for them; {CATCH_UP_ADVICE}{more}"
+            );
+        }
     }
 
     /// Dials fellow relays while there is need of them, and lets them go afterwards.
