@@ -24,6 +24,7 @@
 //! - [`mempool`]: transactions already held, found by short id
 //! - [`relay`]: the engine: sessions, jobs, scheduling, serving, blame
 //! - [`chain`]: headers, the work they must show, and the parameters of each network
+//! - [`electrum`]: what light clients ask, answered from an index of the blocks
 //! - [`net`]: the sockets, UDP in batches and TCP
 //! - [`node`]: the composition root: engine thread, router, the side towards Bitcoin, peers found, RPC, datadir
 //! - [`sim`]: engines joined by links with virtual time; scenarios, limits, what came of runs
@@ -44,6 +45,7 @@
 pub mod chain;
 pub mod cli;
 pub mod config;
+pub mod electrum;
 pub mod fuzzing;
 pub mod lab;
 pub mod mempool;

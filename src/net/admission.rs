@@ -29,11 +29,6 @@ impl Admission {
         }
     }
 
-    /// How many places are held.
-    pub(super) fn total(&self) -> usize {
-        self.total
-    }
-
     pub(super) fn admit(&mut self, ip: IpAddr) -> Result<(), Refusal> {
         if self.total >= self.max_total {
             return Err(Refusal::Total);

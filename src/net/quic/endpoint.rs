@@ -21,7 +21,7 @@ use super::opened::Opened;
 use super::pinned::{self, OtherKey, RefusedKeys};
 use super::{CONNECTION_ID_BYTES, transport};
 use crate::config::{Fingerprint, PrivatePeer};
-use crate::net::admission::{Admission, Refusal};
+use crate::net::admission::Admission;
 use crate::net::bound::{RECEIVE_BUFFER_BYTES, SEND_BUFFER_BYTES, bind_socket, size_buffer};
 use crate::net::connection::{self, Stream};
 use crate::net::control::{ControlHub, Direction, Shared};
@@ -31,10 +31,6 @@ use crate::net::{BindError, Socket, canonical};
 /// Handshakes at once with whoever begins one. Each costs a signature and some kilobytes, and is over in three
 /// round trips, or after [`HANDSHAKE_TIME`].
 const MAX_HANDSHAKES: usize = 64;
-
-/// From so many handshakes on, whoever begins one must first show that its address is no invention (Retry, RFC 9000
-/// 8.1), which costs this node no memory.
-const RETRY_FROM: usize = 8;
 
 /// Handshakes at once of one IPv4 address or IPv6 /64, loopback exempt: some nodes of one operator that restart together.
 const MAX_HANDSHAKES_PER_ADDRESS: usize = 4;
@@ -373,20 +369,17 @@ impl PrivateHub {
         }
     }
 
+    /// Whoever begins must first show that its address is no invention (Retry, RFC 9000 8.1): it costs this node no
+    /// memory and the peer a round trip, once in a link's life. Without it an address would get more than three times the
+    /// bytes that came from there, for `quinn` lets a full packet out while any of that budget is left.
     fn admit(&self, ip: IpAddr, is_validated: bool) -> Admitted {
         let mut state = self.state();
-        let crowded = state.handshakes.total() >= RETRY_FROM;
-        if crowded && !is_validated {
+        if !is_validated {
             state.stats.retries += 1;
             return Admitted::AfterRetry;
         }
         match state.handshakes.admit(ip) {
             Ok(()) => Admitted::Yes(Place(self.clone(), ip)),
-            // Somebody else may have begun these in its name.
-            Err(Refusal::PerAddress) if !is_validated => {
-                state.stats.retries += 1;
-                Admitted::AfterRetry
-            }
             Err(_) => {
                 state.stats.refused_full += 1;
                 Admitted::No

@@ -318,35 +318,34 @@ async fn a_key_has_two_connections_at_most() {
 }
 
 #[tokio::test]
-async fn beginners_are_counted_and_the_crowd_has_to_show_its_address() {
+async fn beginners_show_their_address_and_are_counted() {
     let two = identity();
     let node = Node::new(&two, &[]);
     let ip = |last| IpAddr::from([192, 0, 2, last]);
     let mut places = Vec::new();
     for number in 0..MAX_HANDSHAKES {
-        let is_validated = number >= RETRY_FROM;
-        match node.hub.admit(ip((number / 2) as u8), is_validated) {
+        let from = ip((number / 2) as u8);
+        assert!(matches!(node.hub.admit(from, false), Admitted::AfterRetry));
+        match node.hub.admit(from, true) {
             Admitted::Yes(place) => places.push(place),
             _ => panic!("{number}"),
         }
     }
-    assert!(matches!(
-        node.hub.admit(ip(200), false),
-        Admitted::AfterRetry
-    ));
     assert!(matches!(node.hub.admit(ip(200), true), Admitted::No));
     places.clear();
     for _ in 0..MAX_HANDSHAKES_PER_ADDRESS {
-        let Admitted::Yes(place) = node.hub.admit(ip(1), false) else {
+        let Admitted::Yes(place) = node.hub.admit(ip(1), true) else {
             panic!("there is room");
         };
         places.push(place);
     }
-    assert!(matches!(node.hub.admit(ip(1), false), Admitted::AfterRetry));
     assert!(matches!(node.hub.admit(ip(1), true), Admitted::No));
-    assert!(matches!(node.hub.admit(ip(2), false), Admitted::Yes(_)));
+    assert!(matches!(node.hub.admit(ip(2), true), Admitted::Yes(_)));
     let stats = node.hub.stats();
-    assert_eq!((stats.retries, stats.refused_full), (2, 2));
+    assert_eq!(
+        (stats.retries, stats.refused_full),
+        (MAX_HANDSHAKES as u64, 2)
+    );
 }
 
 #[tokio::test]
