@@ -6,6 +6,7 @@
 //! What it is not: a measure of time. Valgrind shows neither the SHA extensions nor AVX-512, so that hashing counts as done
 //! in software; another compiler shifts all of it, so the file names its own.
 
+mod numbered;
 mod pair;
 
 use std::collections::BTreeMap;
@@ -13,7 +14,7 @@ use std::hint::black_box;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-use blocktorrent::mempool::{Mempool, ShortIdKey, Transaction};
+use blocktorrent::mempool::{Mempool, ShortIdKey};
 use blocktorrent::merkle::{Geometry, Hash, Node, Offer, Partial, hash};
 use blocktorrent::sim::workload::{Recipe, Workload};
 use blocktorrent::wire::{
@@ -21,6 +22,7 @@ use blocktorrent::wire::{
     ParityKind, RxReport, Tree, WireLap, Writer,
 };
 use bytes::Bytes;
+use numbered::numbered;
 
 /// What a count may grow by: the layout of memory moves it by less than a hundredth.
 const TOLERANCE_PERCENT: f64 = 2.0;
@@ -173,17 +175,6 @@ fn verify_leaves() {
         }
     });
     assert!(tree.all_verified(7, 0..128));
-}
-
-/// A small transaction, different for each number.
-fn numbered(number: u32) -> Transaction {
-    let mut bytes = vec![2, 0, 0, 0, 1];
-    bytes.extend([7; 32]);
-    bytes.extend(number.to_le_bytes());
-    bytes.extend([0, 0xff, 0xff, 0xff, 0xff, 1]);
-    bytes.extend([9; 8]);
-    bytes.extend([1, 0x51, 0, 0, 0, 0]);
-    Transaction::parse(Bytes::from(bytes)).expect("well formed")
 }
 
 fn cache() -> (Mempool, ShortIdKey) {

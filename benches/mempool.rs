@@ -5,6 +5,8 @@
 //! `siphasher`, the library's hash of 300,000 ids and nothing else: `match` takes less (0.78 of it on a
 //! machine that was busy), for eight hashes run side by side in vector registers.
 
+mod numbered;
+
 use std::hint::black_box;
 
 use blocktorrent::mempool::{
@@ -13,21 +15,11 @@ use blocktorrent::mempool::{
 };
 use bytes::Bytes;
 use criterion::{BatchSize, Criterion, Throughput, criterion_group, criterion_main};
+use numbered::numbered;
 
 const POOL: u32 = 300_000;
 const WANTED: u32 = 3_000;
 const CHUNK: usize = 128;
-
-/// A small transaction, different for each number.
-fn numbered(number: u32) -> Transaction {
-    let mut bytes = vec![2, 0, 0, 0, 1];
-    bytes.extend([7; 32]);
-    bytes.extend(number.to_le_bytes());
-    bytes.extend([0, 0xff, 0xff, 0xff, 0xff, 1]);
-    bytes.extend([9; 8]);
-    bytes.extend([1, 0x51, 0, 0, 0, 0]);
-    Transaction::parse(Bytes::from(bytes)).expect("well formed")
-}
 
 fn full_pool() -> Mempool {
     let mut pool = Mempool::new(1 << 30, [1, 2]);

@@ -148,6 +148,12 @@ impl Crawl {
         }
     }
 
+    /// Whether one more ordinary peer has a place, those that are being dialled counted.
+    fn has_gossip_slot(&self) -> bool {
+        let dials = self.connections.count_dials(|one| *one == Purpose::Gossip);
+        self.connections.count(Kind::Gossip) + dials < self.gossip_slots()
+    }
+
     fn save(&mut self, now: Time) {
         if self.timers.is_due(now, self.timers.save_at) {
             self.timers.save_at = None;
@@ -219,10 +225,10 @@ impl Crawl {
 
     /// Dials the nodes that the operator named, before a flood of claims has its turn: to stay, while there is room.
     fn ask_named(&mut self, now: Time) {
-        while !self.named.is_empty() && self.may_dial(now) {
-            let Some(address) = self.named.pop_front() else {
-                return;
-            };
+        while let Some(address) = self.named.front().copied()
+            && self.may_dial(now)
+        {
+            self.named.pop_front();
             // The book has refused it, or it was met by another way.
             let is_met = self.connections.dialling.contains_key(&address)
                 || self
@@ -232,9 +238,7 @@ impl Crawl {
             if is_met || self.book.record(&address).is_none() {
                 continue;
             }
-            let dials = self.connections.count_dials(|one| *one == Purpose::Gossip);
-            let taken = self.connections.count(Kind::Gossip) + dials;
-            let purpose = match taken < self.gossip_slots() {
+            let purpose = match self.has_gossip_slot() {
                 true => Purpose::Gossip,
                 false => Purpose::Feeler {
                     ask_addresses: true,
@@ -271,15 +275,12 @@ impl Crawl {
 
     /// Fills the slots of ordinary peers, or empties those that are too many.
     fn keep_gossip(&mut self, now: Time) {
-        let dials = self.connections.count_dials(|one| *one == Purpose::Gossip);
-        let open = self.connections.count(Kind::Gossip);
-        let slots = self.gossip_slots();
-        if open > slots {
+        if self.connections.count(Kind::Gossip) > self.gossip_slots() {
             let Some((key, _)) = self.connections.oldest(Kind::Gossip) else {
                 return;
             };
             self.let_go(now, key, DropReason::NotNeeded);
-        } else if open + dials < slots
+        } else if self.has_gossip_slot()
             && let Some(record) = self.pick(now, Want::Any)
         {
             self.dial(now, record.address, Purpose::Gossip);

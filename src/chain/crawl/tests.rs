@@ -311,14 +311,20 @@ fn whoever_has_no_flag_after_all_holds_up_no_look_at_others() {
     assert_eq!(one.counts().feelers, 16);
 }
 
-#[test]
-fn claims_that_are_refused_at_once_keep_nobody_from_asking_ordinary_nodes() {
+/// One that was told of two hundred who claim the flag.
+fn flooded() -> Crawl {
     let mut one = crawl(Network::Main, quiet(Network::Main));
     let claims = (0..200_u8).map(|it| at(&format!("{}.1.1.{it}:8333", 30 + it % 100)));
     let told: Vec<_> = claims
         .map(|it| hearsay(it, PLAIN | FLAG, start()))
         .collect();
     one.heard(start(), Source::OurNode, told);
+    one
+}
+
+#[test]
+fn claims_that_are_refused_at_once_keep_nobody_from_asking_ordinary_nodes() {
+    let mut one = flooded();
     let nodes = [at("20.1.1.1:8333"), at("21.1.1.1:8333")];
     let told = nodes.map(|it| hearsay(it, PLAIN, start()));
     one.heard(start(), Source::Operator, told);
@@ -346,12 +352,7 @@ fn claims_that_are_refused_at_once_keep_nobody_from_asking_ordinary_nodes() {
 
 #[test]
 fn nodes_that_the_operator_named_are_asked_before_a_flood_has_its_turn() {
-    let mut one = crawl(Network::Main, quiet(Network::Main));
-    let claims = (0..200_u8).map(|it| at(&format!("{}.1.1.{it}:8333", 30 + it % 100)));
-    let told: Vec<_> = claims
-        .map(|it| hearsay(it, PLAIN | FLAG, start()))
-        .collect();
-    one.heard(start(), Source::OurNode, told);
+    let mut one = flooded();
     // Of one group, too: that is the operator's business.
     let named: Vec<Address> = (1..=5).map(|it| at(&format!("20.1.1.{it}:8333"))).collect();
     let told: Vec<_> = named
