@@ -3,7 +3,9 @@
 //! - [`script_hash`]: what scripts are called by
 //! - [`status`]: one hash over all of a script's history
 //! - [`proof`]: merkle branches of transactions and of headers
+//! - [`query`]: what is asked and told, apart from how it is written
 
 pub mod proof;
+pub mod query;
 pub mod script_hash;
 pub mod status;
