@@ -2,11 +2,8 @@
 
 use bytes::Bytes;
 
-use super::scan::Scanner;
+use super::scan::{MIN_TRANSACTION_BYTES, Scanner};
 use super::transaction::{Transaction, TransactionError};
-
-/// Bytes of the smallest transaction: version, one empty input, no output, lock time.
-const MIN_TRANSACTION_BYTES: usize = 4 + 1 + 41 + 1 + 4;
 
 /// What a block may be at most, as the network's parameters say.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

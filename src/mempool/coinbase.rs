@@ -54,9 +54,9 @@ pub fn witness_commitment(
         .map_err(|_| CommitmentError::NotCoinbase)?;
     // Later outputs win: the highest index counts.
     let commitment = layout
-        .output_scripts()
-        .filter_map(|script| {
-            let value = script.strip_prefix(&COMMITMENT_PREFIX)?;
+        .outputs()
+        .filter_map(|output| {
+            let value = output.script.strip_prefix(&COMMITMENT_PREFIX)?;
             value.first_chunk::<32>().copied()
         })
         .last();

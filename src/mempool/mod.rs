@@ -1,6 +1,7 @@
 //! Transactions already held, and how a block's short ids find them.
 //!
 //! - [`transaction`]: a serialized transaction with its two ids, scanned strictly and kept as one piece of bytes
+//! - [`view`]: a transaction where it lies, for whoever reads many and keeps none
 //! - [`block`]: cutting a serialized block into its header and its transactions
 //! - [`coinbase`]: what a coinbase commits to: the witness root (BIP141) and the height (BIP34)
 //! - [`pool`]: a bounded cache of transactions, the oldest leaving first
@@ -19,11 +20,13 @@ pub mod shortid;
 mod siphash;
 mod table;
 pub mod transaction;
+pub mod view;
 
 pub use block::{BlockError, BlockLimits, split_block};
 pub use pool::{Insert, Mempool, MempoolStats, TxHandle};
 pub use shortid::{Resolved, ShortIdIndex, ShortIdKey};
 pub use transaction::{Transaction, TransactionError};
+pub use view::{OutPoint, Output, TransactionView};
 
 /// A 32-byte hash in internal byte order, as it was hashed (the reverse of how it is displayed).
 pub type Hash32 = [u8; 32];

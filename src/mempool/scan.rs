@@ -3,7 +3,10 @@
 //! Nothing is copied or allocated, and no length is believed before the bytes it speaks of were seen to be there.
 
 use super::transaction::TransactionError;
+use super::view::{OutPoint, Output};
 
+/// Bytes of the smallest transaction: version, one empty input, no output, lock time.
+pub(super) const MIN_TRANSACTION_BYTES: usize = 4 + 1 + 41 + 1 + 4;
 /// Bytes of the smallest input: outpoint 36, empty script 1, sequence 4.
 const MIN_INPUT_BYTES: usize = 41;
 /// Bytes of the smallest output: amount 8, empty script 1.
@@ -60,7 +63,7 @@ impl<'a> Scanner<'a> {
     }
 
     /// How many items follow, each of at least `item_bytes` bytes: refused if they cannot be there.
-    fn count(&mut self, item_bytes: usize) -> Result<usize, TransactionError> {
+    pub(super) fn count(&mut self, item_bytes: usize) -> Result<usize, TransactionError> {
         let count = self.compact_size()?;
         let fits = self.rest.len() / item_bytes;
         match usize::try_from(count) {
@@ -121,7 +124,7 @@ impl<'a> Layout<'a> {
         let start = scanner;
         let outputs = scanner.count(MIN_OUTPUT_BYTES)?;
         for _ in 0..outputs {
-            scanner.output_script()?;
+            scanner.output()?;
         }
         let outputs_bytes = consumed(start, scanner);
         let witness = if with_witness {
@@ -165,11 +168,18 @@ impl<'a> Layout<'a> {
         scanner.input_script()
     }
 
-    /// The scripts of all outputs, in order.
-    pub(super) fn output_scripts(&self) -> impl Iterator<Item = &'a [u8]> {
+    /// The outputs, in order.
+    pub(super) fn outputs(&self) -> impl Iterator<Item = Output<'a>> + use<'a> {
         let mut scanner = Scanner::new(self.outputs);
         let count = scanner.compact_size().unwrap_or(0);
-        (0..count).map_while(move |_| scanner.output_script().ok())
+        (0..count).map_while(move |_| scanner.output().ok())
+    }
+
+    /// What the inputs spend, in order.
+    pub(super) fn spends(&self) -> impl Iterator<Item = OutPoint> + use<'a> {
+        let mut scanner = Scanner::new(self.inputs);
+        let count = scanner.compact_size().unwrap_or(0);
+        (0..count).map_while(move |_| scanner.spent().ok())
     }
 }
 
@@ -181,9 +191,18 @@ impl<'a> Scanner<'a> {
         Ok(script)
     }
 
-    fn output_script(&mut self) -> Result<&'a [u8], TransactionError> {
-        self.take(8)?;
-        self.var_bytes()
+    fn spent(&mut self) -> Result<OutPoint, TransactionError> {
+        let txid = self.array()?;
+        let index = u32::from_le_bytes(self.array()?);
+        self.var_bytes()?;
+        self.take(4)?;
+        Ok(OutPoint { txid, index })
+    }
+
+    fn output(&mut self) -> Result<Output<'a>, TransactionError> {
+        let value = u64::from_le_bytes(self.array()?);
+        let script = self.var_bytes()?;
+        Ok(Output { value, script })
     }
 
     fn witness_stack(&mut self) -> Result<u64, TransactionError> {

@@ -11,6 +11,8 @@
 //! - [`zmq`]*: the subscriber; [`zmtp`]: its bytes; [`notice`]: what the notifications say
 //! - [`preference`]: which node is asked, with failover and return; [`status`]: what is known of one node
 //! - [`mempool`]: keeps a list of the node's transactions in step; [`mod@follow`]*: drives it
+//! - [`blockfiles`]*: its block files, read beside it
+//! - [`undo`]: what a block spent, as bitcoind keeps it
 //! - [`backoff`]: when to try again
 //!
 //! Files marked * do I/O; the others are told the time and draw no randomness but from a seed.
@@ -20,6 +22,7 @@
 
 pub mod answer;
 pub mod backoff;
+pub mod blockfiles;
 pub mod conf;
 pub mod error;
 pub mod find;
@@ -29,6 +32,7 @@ pub mod notice;
 pub mod preference;
 pub mod rpc;
 pub mod status;
+pub mod undo;
 pub mod zmq;
 pub mod zmtp;
 
