@@ -176,7 +176,7 @@ impl BlockFiles {
     }
 
     /// The path of a file.
-    fn path(&self, kind: Kind, number: u32) -> PathBuf {
+    pub fn path(&self, kind: Kind, number: u32) -> PathBuf {
         let kind = match kind {
             Kind::Blocks => "blk",
             Kind::Undo => "rev",

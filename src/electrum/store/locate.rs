@@ -1,0 +1,184 @@
+//! Where blocks are in the node's files, by their hashes.
+
+use std::collections::{BTreeMap, HashMap};
+use std::hash::{BuildHasher, Hasher};
+use std::sync::Arc;
+
+use super::UNDO_BLOCKS;
+use crate::chain::bitcoind::blockfiles::survey::{Cursor, Found};
+use crate::chain::bitcoind::blockfiles::undos::Undos;
+use crate::chain::bitcoind::blockfiles::{BlockFiles, FilesError, Kind};
+use crate::electrum::chain::Chain;
+use crate::merkle::Hash;
+
+/// Files that are looked through at first when the index is there already. Reason: what it lacks was written last; bitcoind
+/// writes up to two files at a time, and a reorganisation may bring back what lay some hundred blocks before.
+const RECENT_FILES: usize = 4;
+
+/// Blocks that are remembered without a thought: some files of them.
+const LEAST_KEPT: usize = 2_000;
+
+/// Block hashes have work in them: their own bytes spread them well enough, and nobody can choose them.
+#[derive(Clone, Copy, Debug, Default)]
+struct ByWork(u64);
+
+impl BuildHasher for ByWork {
+    type Hasher = Self;
+
+    fn build_hasher(&self) -> Self {
+        Self(0)
+    }
+}
+
+impl Hasher for ByWork {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        if let Some(first) = bytes.first_chunk().filter(|_| bytes.len() == 32) {
+            self.0 = u64::from_le_bytes(*first);
+        }
+    }
+}
+
+/// Finds blocks and what they spent.
+#[derive(Debug)]
+pub struct Locator {
+    files: Arc<BlockFiles>,
+    found: HashMap<Hash, Found, ByWork>,
+    cursors: BTreeMap<u32, Cursor>,
+    undos: Undos,
+    /// How many were left when some were forgotten last.
+    kept: usize,
+}
+
+impl Locator {
+    /// Nothing is looked through yet.
+    pub fn new(files: Arc<BlockFiles>) -> Self {
+        Self {
+            files,
+            found: HashMap::default(),
+            cursors: BTreeMap::new(),
+            undos: Undos::default(),
+            kept: 0,
+        }
+    }
+
+    /// The files.
+    pub fn files(&self) -> &Arc<BlockFiles> {
+        &self.files
+    }
+
+    /// Where a block is: among what was seen, what was added since, the latest files, or all of them.
+    ///
+    /// # Errors
+    ///
+    /// If a file can't be read.
+    pub fn locate(&mut self, hash: &Hash) -> Result<Option<Found>, FilesError> {
+        if let Some(found) = self.found.get(hash) {
+            return Ok(Some(*found));
+        }
+        let numbers = self.files.numbers()?;
+        let recent = numbers.len().saturating_sub(RECENT_FILES);
+        let (older, recent) = numbers.split_at(recent);
+        for number in recent.iter().rev() {
+            self.look_through(*number)?;
+        }
+        for number in older.iter().rev() {
+            if self.found.contains_key(hash) {
+                break;
+            }
+            // What is full is never written again.
+            if !self.cursors.contains_key(number) {
+                self.look_through(*number)?;
+            }
+        }
+        Ok(self.found.get(hash).copied())
+    }
+
+    /// Looks through all files, and says after each how many of how many are done.
+    ///
+    /// # Errors
+    ///
+    /// If a file can't be read.
+    pub fn survey(&mut self, mut progress: impl FnMut(usize, usize)) -> Result<(), FilesError> {
+        let numbers = self.files.numbers()?;
+        for (done, number) in numbers.iter().enumerate() {
+            self.look_through(*number)?;
+            progress(done + 1, numbers.len());
+        }
+        Ok(())
+    }
+
+    fn look_through(&mut self, file: u32) -> Result<(), FilesError> {
+        let cursor = self
+            .cursors
+            .entry(file)
+            .or_insert(Cursor { file, offset: 0 });
+        for found in self.files.survey(cursor)? {
+            self.found.insert(found.hash, found);
+        }
+        Ok(())
+    }
+
+    /// The blocks from behind `base` up to `tip`, in the order of the chain; `None` where one is not in the files.
+    ///
+    /// # Errors
+    ///
+    /// If a file can't be read.
+    pub fn path(
+        &mut self,
+        tip: Hash,
+        mut is_base: impl FnMut(&Hash) -> bool,
+    ) -> Result<Option<Vec<Found>>, FilesError> {
+        let mut path = Vec::new();
+        let mut hash = tip;
+        while !is_base(&hash) {
+            let Some(found) = self.locate(&hash)? else {
+                return Ok(None);
+            };
+            path.push(found);
+            hash = found.parent();
+        }
+        path.reverse();
+        Ok(Some(path))
+    }
+
+    /// A block as serialized.
+    ///
+    /// # Errors
+    ///
+    /// If it can't be read.
+    pub fn block(&self, found: &Found) -> Result<Vec<u8>, FilesError> {
+        self.files
+            .read(found.place, 0, found.size as usize)
+            .map_err(|error| FilesError::Io {
+                path: self.files.path(Kind::Blocks, found.place.file),
+                error,
+            })
+    }
+
+    /// What a block spent; `None` if the node has not written it yet.
+    ///
+    /// # Errors
+    ///
+    /// If it can't be read.
+    pub fn undo(&mut self, found: &Found) -> Result<Option<Vec<u8>>, FilesError> {
+        self.undos.read(&self.files, found)
+    }
+
+    /// Forgets where the blocks are that are in the index and can't be taken away again: that stands there.
+    pub fn forget(&mut self, chain: &Chain) {
+        if self.found.len() <= self.kept.max(LEAST_KEPT) * 2 {
+            return;
+        }
+        for height in 0..chain.len().saturating_sub(UNDO_BLOCKS) {
+            if let Some(hash) = chain.hash_at(height) {
+                self.found.remove(&hash);
+            }
+        }
+        self.found.shrink_to_fit();
+        self.kept = self.found.len();
+    }
+}
