@@ -45,7 +45,7 @@ pub const WALLS: &[Wall] = &[
     wall("relay", &["merkle", "wire", "mempool", "time"], Purity::Pure),
     wall("sim", &["merkle", "wire", "mempool", "time", "relay"], Purity::Pure),
     wall("chain", &["time"], Purity::PureExcept(&["bitcoind::find", "bitcoind::follow", "bitcoind::rpc", "bitcoind::zmq", "p2p::connection"])),
-    wall("electrum", &["merkle", "chain"], Purity::PureExcept(&["store", "server"])),
+    wall("electrum", &["merkle", "chain", "time"], Purity::PureExcept(&["store", "server"])),
     wall("pool", &["merkle", "chain"], Purity::PureExcept(&["store", "server"])),
     wall("net", &["wire", "time", "config"], Purity::Impure),
     wall("observe", &[], Purity::PureExcept(&["web"])),
