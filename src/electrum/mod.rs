@@ -8,6 +8,7 @@
 //! - [`protocol`]: methods, parameters, prices, answers as JSON, by version
 //! - [`session`]: one client: messages in, questions and frames out
 //! - [`subscriptions`]: who wants to be told of what, and was told what
+//! - [`server`]: the sockets
 //! - [`cost`]: what clients cost; who is slowed and who is cut
 
 pub mod cost;
@@ -16,6 +17,7 @@ pub mod proof;
 pub mod protocol;
 pub mod query;
 pub mod script_hash;
+pub mod server;
 pub mod session;
 pub mod status;
 pub mod subscriptions;
