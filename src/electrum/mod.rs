@@ -9,10 +9,12 @@
 //! - [`session`]: one client: messages in, questions and frames out
 //! - [`subscriptions`]: who wants to be told of what, and was told what
 //! - [`server`]: the sockets
+//! - [`peers`]: other servers, and which of them clients are told of
 //! - [`cost`]: what clients cost; who is slowed and who is cut
 
 pub mod cost;
 pub mod jsonrpc;
+pub mod peers;
 pub mod proof;
 pub mod protocol;
 pub mod query;

@@ -49,7 +49,7 @@ pub const WALLS: &[Wall] = &[
     wall("pool", &["merkle", "chain"], Purity::PureExcept(&["store", "server"])),
     wall("net", &["wire", "time", "config"], Purity::Impure),
     wall("observe", &[], Purity::PureExcept(&["web"])),
-    wall("fuzzing", &["merkle", "wire", "mempool", "time", "relay", "sim", "chain"], Purity::Pure),
+    wall("fuzzing", &["merkle", "wire", "mempool", "time", "relay", "sim", "chain", "electrum"], Purity::Pure),
     wall("node", EVERYTHING, Purity::Impure),
     wall("study", &["sim", "cli"], Purity::Impure),
     wall("lab", &["sim", "study", "node", "net", "cli", "config", "time"], Purity::PureExcept(&["bitcoinds", "broom", "command", "elsewhere", "flow", "net", "nodes", "place", "report", "router", "run", "speed"])),

@@ -3,8 +3,6 @@
 //! They are written as text at once: a long history never becomes a tree of values, and amounts are digits of satoshis with a
 //! point among them, without a floating-point number on the way.
 
-use std::io::Write as _;
-
 use super::super::jsonrpc::{Failure, code};
 use super::super::query::{
     Answer, HistoryItem, MAX_HEADERS, Place, RecentItem, Refusal, TestAccepted, Tip, UnspentItem,
@@ -100,8 +98,7 @@ pub fn answer(version: Version, shape: &Shape, answer: &Answer) -> Vec<u8> {
             text.hex(raw.iter());
         }
         Answer::Json(value) => {
-            // Writing to memory does not fail.
-            write!(text.0, "{value}").ok();
+            text.raw(&value.to_string());
         }
         Answer::Merkle {
             height,
@@ -223,8 +220,7 @@ fn outpoint(text: &mut Text, funder: Option<Place>, spender: Option<(Hash, Place
 fn package(text: &mut Text, shape: &Shape, answer: &Answer) {
     match answer {
         Answer::Package(package) if matches!(shape, Shape::Package { verbose: true }) => {
-            // Writing to memory does not fail.
-            write!(text.0, "{}", package.verbose).ok();
+            text.raw(&package.verbose.to_string());
         }
         Answer::Package(package) => {
             text.raw("{\"success\":").raw(match package.success {
