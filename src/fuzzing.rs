@@ -5,10 +5,12 @@
 //! What this is not: part of a node. Nothing else calls it.
 
 mod block;
+mod electrum;
 mod engine;
 mod frames;
 mod p2p;
 
+pub use electrum::electrum;
 pub use engine::engine;
 pub use p2p::p2p;
 
@@ -34,6 +36,7 @@ pub const TARGETS: &[Target] = &[
     ("transaction", transaction),
     ("engine", engine),
     ("p2p", p2p),
+    ("electrum", electrum),
 ];
 
 /// The frames of a datagram, in an envelope that is right.
