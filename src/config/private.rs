@@ -100,6 +100,11 @@ impl PrivateOptions {
         self.listen.is_some() || !self.peers.is_empty()
     }
 
+    /// Private peers for which `max_peers` leaves no slot if all of them come.
+    pub fn without_slot(&self, max_peers: u32) -> usize {
+        self.allowed.len().saturating_sub(max_peers as usize)
+    }
+
     pub(super) fn resolve(options: &Options) -> Result<Self, ConfigError> {
         let listen = options.quic_listen.map(|address| address.0);
         let peers = distinct("quic-peer", options.quic_peer.clone(), MAX_CONNECT)?;
@@ -187,3 +192,4 @@ mod tests {
         assert_eq!(PrivateOptions::resolve(&options).unwrap().allowed.len(), 1);
     }
 }
+        assert_eq!((resolved.without_slot(0), resolved.without_slot(1)), (1, 0));

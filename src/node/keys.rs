@@ -107,6 +107,14 @@ pub fn make(folder: &Path) -> anyhow::Result<Fingerprint> {
         .with_context(|| format!("can't make the folder {}", folder.display()))?;
     Ok(read_or_make(&folder.join(KEY_FILE))?.fingerprint())
 }
+    let without_slot = config.private.without_slot(config.max_peers);
+    if without_slot > 0 {
+        tracing::warn!(
+            keys = config.private.allowed.len(),
+            without_slot,
+            "quic-allow and quic-peer name more peers than max-peers has slots: the last to come are refused; raise max-peers"
+        );
+    }
 
 /// The key in the file, which is made if it is not there.
 fn read_or_make(path: &Path) -> anyhow::Result<Identity> {
