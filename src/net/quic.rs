@@ -10,6 +10,7 @@
 //! - [`identity`]: the node's key, and the fingerprint that others pin
 //! - `pinned`: the TLS verifiers: exactly the pinned keys, and the handshake's signature by that key
 //! - `endpoint`: accepting and dialling, with every bound; `opened`: the task of one connection
+//! - `beginners`: the handshakes under way, and who makes room for whom
 //! - [`link`]: datagrams, and the address under which the engine knows a peer
 //! - `congestion`: why QUIC's own congestion control steps back
 //! - `emulated`: the socket of the demo, behind an emulated uplink
@@ -29,6 +30,7 @@
 //! What this is not: it knows no message of the protocol, and gives no rights. A pinned key says who speaks;
 //! what is said is verified as everybody's.
 
+mod beginners;
 mod congestion;
 mod emulated;
 mod endpoint;
