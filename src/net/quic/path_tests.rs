@@ -197,6 +197,37 @@ async fn half_open_handshakes_keep_no_pinned_peer_waiting() {
     assert!(longest < Duration::from_secs(1), "{longest:?}");
 }
 
+/// As after `kill -9` of the other side: what held no byte to say so is found dead by its silence, and dialled anew.
+#[tokio::test]
+async fn a_link_whose_other_side_vanished_is_soon_dialled_anew() {
+    let (one, two) = (identity(), identity());
+    let mut listener = Node::new(&two, &[one.fingerprint()]);
+    let mut dialler = Node::new(&one, &[]);
+    let path = Path::new(listener.hub.local_addr(), usize::MAX).await;
+    let target = path.address;
+    dialler
+        .hub
+        .keep_connected(path.peer(two.fingerprint()))
+        .unwrap();
+    let out = dialler.connected().await;
+    out.writer.try_send(Bytes::from_static(b"hello")).unwrap();
+    let _back = listener.connected().await;
+    assert_eq!(listener.bytes(5).await, b"hello");
+    let silent_since = std::time::Instant::now();
+    path.carrier.abort();
+    dialler.closed().await;
+    drop(out.writer);
+    // Whoever listens there now is another process with the same key.
+    let mut again = Node::listening(target, &two, &[one.fingerprint()]);
+    let out = dialler.connected().await;
+    out.writer.try_send(Bytes::from_static(b"again")).unwrap();
+    let _back = again.connected().await;
+    assert_eq!(again.bytes(5).await, b"again");
+    let down = silent_since.elapsed();
+    eprintln!("down for {down:?}");
+    assert!(down < Duration::from_secs(9), "{down:?}");
+}
+
 #[tokio::test]
 async fn the_smallest_path_of_ipv6_carries_whole_datagrams_and_a_smaller_one_no_link() {
     let (one, two) = (identity(), identity());
