@@ -519,10 +519,14 @@ impl Driver {
     fn tell(&mut self, event: &Event) {
         let name = |session: SessionId| self.sessions.get(&session).map(|known| known.remote);
         let was_up = |session: SessionId| self.sessions.get(&session).is_some_and(|it| it.up);
+        let is_private = |session: SessionId| {
+            let known = self.sessions.get(&session);
+            known.is_some_and(|known| self.private.link(known.connection).is_some())
+        };
         let chunks = |block: &Hash| self.chunks.get(block).copied();
         let stamped = Stamped {
             time: self.clock.now(),
-            news: News::new(event, name, was_up, chunks),
+            news: News::new(event, name, was_up, is_private, chunks),
             dropped_before: self.dropped,
         };
         match self.outputs.news.try_send(stamped) {
