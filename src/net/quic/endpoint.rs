@@ -37,6 +37,10 @@ const MAX_PER_KEY: usize = 2;
 /// Packets of beginners that wait to be looked at, in bytes: those of [`MAX_HANDSHAKES`] with a flight each.
 const MAX_INCOMING_BYTES: u64 = 64 * 4_096;
 
+/// Between two stateless resets. Each stray packet can ask for the token of one of 65,536 connection ids, with which its
+/// sender could later end a link by a forged packet: to collect all of them takes a week.
+const RESET_INTERVAL: Duration = Duration::from_secs(10);
+
 /// Why a connection is closed at once; the peer's log has it.
 const TOO_MANY: (u32, &[u8]) = (1, b"too many connections with this key");
 
@@ -211,7 +215,9 @@ impl ControlHub {
             socket = emulated(socket, uplink.clone(), options.clock)?;
         }
         let mut config = quinn::EndpointConfig::default();
-        config.cid_generator(|| Box::new(RandomConnectionIdGenerator::new(CONNECTION_ID_BYTES)));
+        config
+            .cid_generator(|| Box::new(RandomConnectionIdGenerator::new(CONNECTION_ID_BYTES)))
+            .min_reset_interval(RESET_INTERVAL);
         Endpoint::new_with_abstract_socket(config, server, socket, runtime)
     }
 }

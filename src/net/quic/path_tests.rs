@@ -229,6 +229,24 @@ async fn a_link_whose_other_side_vanished_is_soon_dialled_anew() {
 }
 
 #[tokio::test]
+async fn stray_packets_collect_no_reset_tokens() {
+    let listener = Node::new(&identity(), &[]);
+    let stray = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    stray.connect(listener.hub.local_addr()).await.unwrap();
+    let mut answer = [0; 2_048];
+    let mut resets = 0;
+    for id in 0..6u8 {
+        // A short header (RFC 9000 17.3) and a connection id that nobody has.
+        let mut packet = [0x55; 100];
+        packet[1..3].copy_from_slice(&[0xa0, id]);
+        stray.send(&packet).await.unwrap();
+        let wait = Duration::from_millis(if id == 0 { 5_000 } else { 50 });
+        resets += usize::from(timeout(wait, stray.recv(&mut answer)).await.is_ok());
+    }
+    assert_eq!(resets, 1);
+}
+
+#[tokio::test]
 async fn the_smallest_path_of_ipv6_carries_whole_datagrams_and_a_smaller_one_no_link() {
     let (one, two) = (identity(), identity());
     let mut listener = Node::new(&two, &[one.fingerprint()]);
