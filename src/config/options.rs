@@ -80,7 +80,8 @@ pub struct Options {
 
     /// Accept private links from the holder of this key; may be given many times
     ///
-    /// Those of quic-peer are accepted anyway, and all others are refused before anything is said.
+    /// Those of quic-peer are accepted anyway, and all others are refused before anything is said. Who is accepted gets
+    /// a slot before any stranger; of more than max-peers the last to come are refused, and the log says so.
     #[arg(long, value_name = "FINGERPRINT")]
     pub quic_allow: Vec<Fingerprint>,
 
@@ -165,6 +166,8 @@ pub struct Options {
     pub store_mb: Option<u32>,
 
     /// Hold at most so many sessions, inbound and outbound together [default: 64]
+    ///
+    /// Private links count, and get their slots before strangers.
     #[arg(long, value_name = "COUNT")]
     pub max_peers: Option<u32>,
 

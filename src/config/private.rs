@@ -100,6 +100,11 @@ impl PrivateOptions {
         self.listen.is_some() || !self.peers.is_empty()
     }
 
+    /// Private peers for which `max_peers` leaves no slot if all of them come.
+    pub fn without_slot(&self, max_peers: u32) -> usize {
+        self.allowed.len().saturating_sub(max_peers as usize)
+    }
+
     pub(super) fn resolve(options: &Options) -> Result<Self, ConfigError> {
         let listen = options.quic_listen.map(|address| address.0);
         let peers = distinct("quic-peer", options.quic_peer.clone(), MAX_CONNECT)?;
@@ -168,6 +173,26 @@ mod tests {
     }
 
     #[test]
+    fn private_links_begin_and_end_at_one_host() {
+        for group in [
+            "224.0.0.1:8436",
+            "255.255.255.255:8436",
+            "[ff02::1]:8436",
+            "[::ffff:239.1.2.3]:8436",
+        ] {
+            let peer = format!("{KEY}@{group}").parse::<PrivatePeer>();
+            let listen = group.parse::<super::super::values::ListenAddress>();
+            for refused in [peer.unwrap_err(), listen.unwrap_err()] {
+                let line = refused.to_string();
+                assert!(line.contains("multicast or broadcast"), "{line}");
+            }
+        }
+        for fine in ["223.255.255.255:1", "10.0.0.255:1", "[fe80::1]:1"] {
+            assert!(format!("{KEY}@{fine}").parse::<PrivatePeer>().is_ok());
+        }
+    }
+
+    #[test]
     fn whom_we_dial_may_dial_us() {
         let mut options = Options {
             quic_peer: vec![format!("{KEY}@a.example:1").parse().unwrap()],
@@ -176,6 +201,7 @@ mod tests {
         let resolved = PrivateOptions::resolve(&options).unwrap();
         assert!(resolved.is_on() && resolved.listen.is_none());
         assert_eq!(resolved.allowed, [KEY.parse().unwrap()]);
+        assert_eq!((resolved.without_slot(0), resolved.without_slot(1)), (1, 0));
         assert!(!PrivateOptions::default().is_on());
         options.quic_allow = vec![KEY.parse().unwrap()];
         let refused = PrivateOptions::resolve(&options).unwrap_err().to_string();

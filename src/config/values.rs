@@ -1,7 +1,7 @@
 //! The values that options take, each read from the same text on the command line and in the file.
 
 use std::fmt;
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer};
@@ -104,6 +104,24 @@ impl fmt::Display for NetworkName {
     }
 }
 
+/// Whether an address may be one host's: neither a group's (multicast) nor everybody's (255.255.255.255).
+fn is_one_hosts(ip: IpAddr) -> bool {
+    let ip = ip.to_canonical();
+    !ip.is_multicast() && ip != IpAddr::V4(Ipv4Addr::BROADCAST)
+}
+
+/// An address to listen on. UDP sockets can be bound to a group's address, and then hear nobody who means this host.
+fn listen_address(text: &str) -> Option<Result<SocketAddr, ValueError>> {
+    let address: SocketAddr = text.parse().ok()?;
+    Some(match is_one_hosts(address.ip()) {
+        true => Ok(address),
+        false => Err(ValueError(format!(
+            "`{text}` is a multicast or broadcast address; listen on one of this machine's, or on all: 0.0.0.0:{0} or [::]:{0}",
+            address.port()
+        ))),
+    })
+}
+
 /// An address to listen on: IP and port, port 0 for one that the system picks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ListenAddress(pub SocketAddr);
@@ -112,11 +130,12 @@ impl FromStr for ListenAddress {
     type Err = ValueError;
 
     fn from_str(text: &str) -> Result<Self, ValueError> {
-        text.parse().map(Self).map_err(|_| {
-            ValueError(format!(
+        let address = listen_address(text).unwrap_or_else(|| {
+            Err(ValueError(format!(
                 "`{text}` is no address to listen on; use IP:PORT, as in 0.0.0.0:8433 or [::]:8433 (port 0: the system picks)"
-            ))
-        })
+            )))
+        });
+        address.map(Self)
     }
 }
 
@@ -136,12 +155,13 @@ impl FromStr for ListenOrOff {
         if text == "off" {
             return Ok(Self::Off);
         }
-        text.parse().map(Self::At).map_err(|_| {
-            ValueError(format!(
+        let address = listen_address(text).unwrap_or_else(|| {
+            Err(ValueError(format!(
                 "`{}` is no address to listen on; use IP:PORT, as in 0.0.0.0:8434, or off",
                 text.escape_default()
-            ))
-        })
+            )))
+        });
+        address.map(Self::At)
     }
 }
 
@@ -193,7 +213,7 @@ impl FromStr for ExternalAddress {
             .and_then(|rest| rest.strip_suffix(']'))
             .unwrap_or(text);
         match bare.parse::<IpAddr>().map(|ip| ip.to_canonical()) {
-            Ok(ip) if !ip.is_unspecified() && !ip.is_multicast() => Ok(Self(ip)),
+            Ok(ip) if !ip.is_unspecified() && is_one_hosts(ip) => Ok(Self(ip)),
             _ => Err(ValueError(format!(
                 "`{}` is no address that others reach a host at; use an IP address without a port",
                 text.escape_default()
@@ -237,7 +257,15 @@ impl FromStr for PeerAddress {
                 "`{text}` is no peer; use HOST or HOST:PORT, with brackets around an IPv6 address that has a port"
             ))
         };
+        let of_group = || {
+            ValueError(format!(
+                "`{text}` is a multicast or broadcast address; a peer has one of its own"
+            ))
+        };
         if let Ok(address) = text.parse::<SocketAddr>() {
+            if !is_one_hosts(address.ip()) {
+                return Err(of_group());
+            }
             let port = Some(address.port())
                 .filter(|port| *port != 0)
                 .ok_or_else(refuse)?;
@@ -251,6 +279,9 @@ impl FromStr for PeerAddress {
             .and_then(|rest| rest.strip_suffix(']'));
         let bare = bracketed.unwrap_or(text);
         if let Ok(address) = bare.parse::<IpAddr>() {
+            if !is_one_hosts(address) {
+                return Err(of_group());
+            }
             return Ok(Self {
                 host: address.to_string(),
                 port: None,

@@ -56,7 +56,7 @@ impl Admission {
 }
 
 /// What one party is likely to hold: an IPv4 address, or an IPv6 /64.
-fn neighbourhood(ip: IpAddr) -> IpAddr {
+pub(super) fn neighbourhood(ip: IpAddr) -> IpAddr {
     match ip {
         IpAddr::V4(_) => ip,
         IpAddr::V6(ip) => Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64).into(),

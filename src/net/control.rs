@@ -349,7 +349,7 @@ pub(super) struct Shared {
 pub(super) struct State {
     pub(super) stats: HubStats,
     /// The targets kept connected; dropping an entry ends its task at its next pause.
-    pub(super) kept: BTreeMap<String, oneshot::Sender<()>>,
+    pub(super) kept: BTreeMap<String, dial::Kept>,
     admission: Admission,
     pub(super) listeners: Vec<oneshot::Sender<()>>,
     stopped: bool,
@@ -456,6 +456,16 @@ impl ControlHub {
     /// The targets that are kept connected, sorted.
     pub fn kept(&self) -> Vec<String> {
         self.0.state().kept.keys().cloned().collect()
+    }
+
+    /// Why those targets of [`ControlHub::kept`] have no session of which the last attempt failed, sorted.
+    pub fn failures(&self) -> Vec<(String, String)> {
+        let state = self.0.state();
+        let failed = state.kept.iter().filter_map(|(target, kept)| {
+            let failure = kept.failure.clone()?;
+            Some((target.clone(), failure))
+        });
+        failed.collect()
     }
 
     /// What it has done.

@@ -310,6 +310,11 @@ async fn a_kept_target_is_connected_once_it_is_there_and_again_after_it_went() {
     assert_eq!(client.kept(), std::slice::from_ref(&target));
     tokio::time::sleep(Duration::from_millis(150)).await;
     assert!(client.stats().connect_errors > 0);
+    let failures = client.failures();
+    assert!(
+        matches!(failures.as_slice(), [(of, why)] if *of == target && why.contains("refused")),
+        "{failures:?}"
+    );
 
     let (server, mut at_server) = ControlHub::new(HubOptions::new(Clock::start()));
     server
@@ -318,6 +323,7 @@ async fn a_kept_target_is_connected_once_it_is_there_and_again_after_it_went() {
     for _ in 0..2 {
         let (_, remote, writer) = connected(&mut at_client).await;
         assert_eq!(remote, address);
+        assert_eq!(client.failures(), []);
         let (_, _, server_writer) = connected(&mut at_server).await;
         drop(server_writer);
         assert_eq!(closed(&mut at_client).await, CloseReason::PeerClosed);

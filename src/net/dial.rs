@@ -205,6 +205,15 @@ impl ControlHub {
     }
 }
 
+/// What is known of a target that is kept connected.
+#[derive(Debug)]
+pub(super) struct Kept {
+    /// Dropped with the entry, which ends the task at its next pause.
+    _forget: oneshot::Sender<()>,
+    /// Why there is no session, if the last attempt failed.
+    pub(super) failure: Option<String>,
+}
+
 /// Who is kept connected.
 #[derive(Debug)]
 pub(super) enum Target {
@@ -261,12 +270,25 @@ pub(super) fn keep(shared: &Arc<Shared>, target: Target) -> Result<(), KeepError
             return Err(KeepError::TooMany);
         }
         let (forget, forgotten) = oneshot::channel();
-        state.kept.insert(name, forget);
+        let kept = Kept {
+            _forget: forget,
+            failure: None,
+        };
+        state.kept.insert(name, kept);
         forgotten
     };
     let task = dial(Arc::clone(shared), target, forgotten);
     shared.runtime.spawn(task);
     Ok(())
+}
+
+impl Shared {
+    /// Remembers why a target has no session, or that it has one, for whoever asks.
+    fn note_failure(&self, target: &str, failure: Option<String>) {
+        if let Some(kept) = self.state().kept.get_mut(target) {
+            kept.failure = failure;
+        }
+    }
 }
 
 async fn dial(shared: Arc<Shared>, target: Target, mut forgotten: oneshot::Receiver<()>) {
@@ -281,6 +303,7 @@ async fn dial(shared: Arc<Shared>, target: Target, mut forgotten: oneshot::Recei
         };
         match attempt {
             Ok((stream, remote)) => {
+                shared.note_failure(&name, None);
                 let began = clock.now();
                 let id = shared.new_id();
                 let fate = match &stream {
@@ -298,13 +321,20 @@ async fn dial(shared: Arc<Shared>, target: Target, mut forgotten: oneshot::Recei
                 let refusal = fate.and_then(|fate| fate.refusal());
                 match verdict.trouble().map(|reason| refusal.unwrap_or(reason)) {
                     None => trouble.is_over(),
-                    Some(reason) => trouble.tell(clock.now(), &name, reason),
+                    Some(reason) => {
+                        shared.note_failure(&name, Some(reason.to_owned()));
+                        trouble.tell(clock.now(), &name, reason);
+                    }
                 }
                 if clock.now() - began >= STABLE_TIME {
                     backoff.reset();
                 }
             }
-            Err(error) => trouble.tell(clock.now(), &name, &error.to_string()),
+            Err(error) => {
+                let reason = error.to_string();
+                trouble.tell(clock.now(), &name, &reason);
+                shared.note_failure(&name, Some(reason));
+            }
         }
         if shared.events.is_closed() {
             return;

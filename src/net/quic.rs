@@ -10,6 +10,7 @@
 //! - [`identity`]: the node's key, and the fingerprint that others pin
 //! - `pinned`: the TLS verifiers: exactly the pinned keys, and the handshake's signature by that key
 //! - `endpoint`: accepting and dialling, with every bound; `opened`: the task of one connection
+//! - `beginners`: the handshakes under way, and who makes room for whom
 //! - [`link`]: datagrams, and the address under which the engine knows a peer
 //! - `congestion`: why QUIC's own congestion control steps back
 //! - `emulated`: the socket of the demo, behind an emulated uplink
@@ -29,6 +30,7 @@
 //! What this is not: it knows no message of the protocol, and gives no rights. A pinned key says who speaks;
 //! what is said is verified as everybody's.
 
+mod beginners;
 mod congestion;
 mod emulated;
 mod endpoint;
@@ -57,11 +59,14 @@ pub const PACKET_BYTES: u16 = 1_232;
 /// frame besides: 2 are left in [`PACKET_BYTES`]. They only find the connection, which authenticates every packet.
 const CONNECTION_ID_BYTES: usize = 2;
 
-/// After this silence a connection is dead: three keep-alives, and short against the time between blocks.
-const IDLE_TIME: Duration = Duration::from_secs(15);
+/// After this silence a connection is dead, and dialled anew: three keep-alives, each of which QUIC repeats until it is
+/// acknowledged. A peer that was killed says no farewell, so that this is how long a private link stays down when it
+/// has started again. (A stateless reset would tell at once, and would let whoever collects the tokens of all 65,536
+/// connection ids, one for each stray packet, end connections with a forged address: RFC 9000 21.11.)
+const IDLE_TIME: Duration = Duration::from_secs(6);
 
-/// Between two keep-alives: NATs forget UDP mappings after 30 s at the earliest (RFC 4787).
-const KEEPALIVE: Duration = Duration::from_secs(5);
+/// Between two keep-alives, some 40 bytes each: NATs forget UDP mappings after 30 s at the earliest (RFC 4787).
+const KEEPALIVE: Duration = Duration::from_secs(2);
 
 /// Bytes of control that a peer may send ahead of the engine, and we ahead of the peer: what a writer holds.
 const STREAM_WINDOW: u32 = 256 << 10;

@@ -43,7 +43,7 @@ pub fn call(options: &CallOptions) -> anyhow::Result<ExitCode> {
         // The list of methods is here as well.
         return match help_text(&options.method, &options.arguments) {
             Some(text) => print(&format!("{text}\n")).map(|()| ExitCode::SUCCESS),
-            None => Err(no_node(&settings)),
+            None => Err(no_answer(&options.method, no_node(&settings))),
         };
     };
     let address = addresses.rpc;
@@ -59,7 +59,7 @@ pub fn call(options: &CallOptions) -> anyhow::Result<ExitCode> {
     });
     let login = BASE64_STANDARD.encode(format!("{user}:{password}"));
     let (status, text) = post(&address.to_string(), &login, request.to_string())
-        .map_err(|error| unreachable_node(error, &settings))?;
+        .map_err(|error| no_answer(&options.method, unreachable_node(error, &settings)))?;
     if status == 401 {
         bail!(
             "the node at {address} refuses this user and password; without --rpc-user the cookie in {} is used",
@@ -126,6 +126,14 @@ fn distance(left: &str, right: &str) -> usize {
         }
     }
     row.last().copied().unwrap_or_default()
+}
+
+/// What to say when no node has answered: of a method that is not even known here, that comes first.
+fn no_answer(method: &str, error: anyhow::Error) -> anyhow::Error {
+    match methods::find(method) {
+        Some(_) => error,
+        None => error.context(unknown_method(method)),
+    }
 }
 
 fn no_node(settings: &Settings) -> anyhow::Error {
@@ -255,6 +263,17 @@ mod tests {
     fn arguments(method: &str, given: &[&str]) -> Result<Vec<Value>, String> {
         let given: Vec<String> = given.iter().map(ToString::to_string).collect();
         read_arguments(method, &given).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn an_unknown_method_is_named_before_the_missing_node() {
+        let said = |method| format!("{:#}", no_answer(method, anyhow!("no node runs")));
+        assert_eq!(
+            said("frob"),
+            "`frob` is no method; `blocktorrent cli help` lists them: no node runs"
+        );
+        assert!(said("getpeerinfos").contains("did you mean `getpeerinfo`?"));
+        assert_eq!(said("getpeerinfo"), "no node runs");
     }
 
     #[test]

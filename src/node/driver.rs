@@ -27,7 +27,7 @@ use super::private::PrivateLinks;
 use super::router::BlockQueue;
 use super::sessions::{AddressTalk, SessionView, SessionsOut};
 use super::stop::Stop;
-use super::verdicts::{is_breach, refuse, verdict};
+use super::verdicts::{is_breach, refuse, tell_of_crowd, verdict};
 use crate::net::quic::is_private;
 use crate::net::udp::{Flush, PushError};
 use crate::net::{
@@ -317,11 +317,16 @@ impl Driver {
             None => known.remote,
         };
         let pretends = link.is_none() && is_private(address.ip());
-        let session = match pretends {
-            true => None,
-            false => self.engine.handle_connected(now, initiator, address),
+        let session = match (pretends, &link) {
+            (true, _) => None,
+            (false, None) => self.engine.handle_connected(now, initiator, address),
+            // Its key is pinned: the operator has named it.
+            (false, Some(_)) => self.engine.handle_named_connected(now, initiator, address),
         };
         let Some(session) = session else {
+            if let Some(link) = &link {
+                tell_of_crowd(link);
+            }
             refuse(writer, initiator);
             return;
         };
@@ -514,10 +519,14 @@ impl Driver {
     fn tell(&mut self, event: &Event) {
         let name = |session: SessionId| self.sessions.get(&session).map(|known| known.remote);
         let was_up = |session: SessionId| self.sessions.get(&session).is_some_and(|it| it.up);
+        let is_private = |session: SessionId| {
+            let known = self.sessions.get(&session);
+            known.is_some_and(|known| self.private.link(known.connection).is_some())
+        };
         let chunks = |block: &Hash| self.chunks.get(block).copied();
         let stamped = Stamped {
             time: self.clock.now(),
-            news: News::new(event, name, was_up, chunks),
+            news: News::new(event, name, was_up, is_private, chunks),
             dropped_before: self.dropped,
         };
         match self.outputs.news.try_send(stamped) {

@@ -6,8 +6,8 @@
 //! | event | further members |
 //! | --- | --- |
 //! | `ready` | `control data rpc p2p quic`: the addresses listened on |
-//! | `session` | `session addr agent`: a handshake is done |
-//! | `session_down` | `session addr reason established`: whether its handshake had been done |
+//! | `session` | `session addr private agent`: a handshake is done; whether over a private link |
+//! | `session_down` | `session addr private reason established`: whether its handshake had been done |
 //! | `path` | `session addr udp`: data goes over UDP from now on, or no longer |
 //! | `addresses` | `session addr count`: a peer told of other nodes |
 //! | `addresses_wanted` | `session addr`: a peer asks for other nodes |
@@ -60,12 +60,14 @@ pub enum News {
     Session {
         session: u64,
         addr: Option<SocketAddr>,
+        private: bool,
         agent: String,
     },
     /// A session has ended.
     SessionDown {
         session: u64,
         addr: Option<SocketAddr>,
+        private: bool,
         reason: &'static str,
         established: bool,
     },
@@ -135,15 +137,16 @@ fn as_microseconds<S: serde::Serializer>(
 }
 
 impl News {
-    /// What the engine says, with sessions named by `name`, of which those that `was_up` says were established,
-    /// in a block of `chunks`.
+    /// What the engine says, with sessions named by `name`, of which those that `was_up` says were established and
+    /// those that `is_private` says are of private links, in a block of `chunks`.
     pub fn new(
         event: &Event,
         name: impl Fn(SessionId) -> Option<SocketAddr>,
         was_up: impl Fn(SessionId) -> bool,
+        is_private: impl Fn(SessionId) -> bool,
         chunks: impl Fn(&Hash) -> Option<u32>,
     ) -> Self {
-        Self::of_session(event, &name, was_up)
+        Self::of_session(event, &name, was_up, is_private)
             .or_else(|| Self::of_block(event, &name, chunks))
             .expect("every event is of a session or of a block")
     }
@@ -152,25 +155,29 @@ impl News {
         event: &Event,
         name: &impl Fn(SessionId) -> Option<SocketAddr>,
         was_up: impl Fn(SessionId) -> bool,
+        is_private: impl Fn(SessionId) -> bool,
     ) -> Option<Self> {
         let of = |session: &SessionId| (session.as_number(), name(*session));
         Some(match event {
             Event::SessionUp { session, agent, .. } => {
-                let ((session, addr), agent) = (of(session), agent.clone());
+                let (private, agent) = (is_private(*session), agent.clone());
+                let (session, addr) = of(session);
                 Self::Session {
                     session,
                     addr,
+                    private,
                     agent,
                 }
             }
             Event::SessionDown {
                 session, reason, ..
             } => {
-                let established = was_up(*session);
+                let (established, private) = (was_up(*session), is_private(*session));
                 let (session, addr) = of(session);
                 Self::SessionDown {
                     session,
                     addr,
+                    private,
                     reason,
                     established,
                 }
@@ -339,23 +346,33 @@ impl News {
             Self::Session {
                 session,
                 addr,
+                private,
                 agent,
-            } => tracing::info!(session, peer = shown(addr), agent, "session is up"),
+            } => tracing::info!(session, peer = shown(addr), private, agent, "session is up"),
             Self::SessionDown {
                 session,
                 addr,
+                private,
                 reason,
                 established: true,
-            } => tracing::info!(session, peer = shown(addr), reason, "session has ended"),
+            } => tracing::info!(
+                session,
+                peer = shown(addr),
+                private,
+                reason,
+                "session has ended"
+            ),
             // Whoever dialled tells more of it, and anyone may dial this node.
             Self::SessionDown {
                 session,
                 addr,
+                private,
                 reason,
                 ..
             } => tracing::debug!(
                 session,
                 peer = shown(addr),
+                private,
                 reason,
                 "refused before the handshake was done"
             ),

@@ -531,11 +531,12 @@ fn bind(config: &Config, folder: &Path) -> anyhow::Result<Sockets> {
         _ => anyhow!("cannot listen on {rpc_address} (RPC): {error}; choose another with --rpc-listen"),
     })?;
     rpc.set_nonblocking(true)?;
+    let private = keys::bind(config, data.local_addr(), folder)?;
     Ok(Sockets {
         control,
         data,
         rpc,
-        private: keys::bind(config, folder)?,
+        private,
         uplink,
     })
 }

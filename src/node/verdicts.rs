@@ -1,6 +1,6 @@
 //! What becomes of connections: refusals on the wire, and what whoever dialled is told of the end.
 
-use crate::net::{Verdict, Writer};
+use crate::net::{PrivateLink, Verdict, Writer};
 use crate::relay::Initiator;
 use crate::wire::{self, Disconnect, DisconnectReason, Message};
 
@@ -23,6 +23,15 @@ pub(super) fn refuse(writer: Writer, initiator: Initiator) {
     writer.close(Verdict::NoRoom(
         "there are as many sessions as max-peers allows; raise it, or end one",
     ));
+}
+
+/// Says that a private peer got no slot. Each of them dials once a minute at most while it is refused.
+pub(super) fn tell_of_crowd(link: &PrivateLink) {
+    tracing::warn!(
+        peer = %link.remote(),
+        key = %link.key(),
+        "no slot for a private peer: all that max-peers allows are held by peers that you named, or that this node dialled; raise it"
+    );
 }
 
 /// Whether a session that ended for this reason ended by somebody's fault.

@@ -82,6 +82,7 @@ use loss::Outcome;
 use parity::amount::Needs;
 use poll::Pulse;
 use session::{Item, Phase, Session, SessionStart};
+use slots::Standing;
 use uplink::Uplink;
 
 /// Sessions that may be asked for full first flights at once.
@@ -189,8 +190,29 @@ impl Engine {
         initiator: Initiator,
         remote: SocketAddr,
     ) -> Option<SessionId> {
+        self.connected(now, initiator, remote, Standing::Stranger)
+    }
+
+    /// As [`Engine::handle_connected`], of a peer that the operator named and that has proven to be it: strangers make
+    /// room for it, and it makes room for none.
+    pub fn handle_named_connected(
+        &mut self,
+        now: Time,
+        initiator: Initiator,
+        remote: SocketAddr,
+    ) -> Option<SessionId> {
+        self.connected(now, initiator, remote, Standing::Named)
+    }
+
+    fn connected(
+        &mut self,
+        now: Time,
+        initiator: Initiator,
+        remote: SocketAddr,
+        standing: Standing,
+    ) -> Option<SessionId> {
         self.now = now;
-        if !self.admit(initiator, remote.ip()) {
+        if !self.admit(initiator, remote.ip(), standing) {
             return None;
         }
         let slot = match self.sessions.iter().position(Option::is_none) {
@@ -210,6 +232,7 @@ impl Engine {
         let session = Session::new(SessionStart {
             id,
             initiator,
+            standing,
             remote,
             connection,
             key: MacKey::new(self.random.random()),

@@ -21,6 +21,7 @@ use super::pacing::Pacer;
 use super::parity::amount::LossRate;
 use super::peer::{HashWant, Request};
 use super::probe::{ProbeClock, Probes};
+use super::slots::Standing;
 use crate::time::Time;
 use crate::wire::{
     ControlDecoder, DEFAULT_MAX_DATAGRAM, DisconnectReason, MacKey, Message, Parameters, Writer,
@@ -212,6 +213,7 @@ impl ArrivalRate {
 pub(crate) struct Session {
     pub id: SessionId,
     pub initiator: Initiator,
+    pub standing: Standing,
     pub remote: SocketAddr,
     pub connected: Time,
     pub phase: Phase,
@@ -288,6 +290,7 @@ pub(crate) struct Session {
 pub(crate) struct SessionStart {
     pub id: SessionId,
     pub initiator: Initiator,
+    pub standing: Standing,
     pub remote: SocketAddr,
     pub connection: u32,
     pub key: MacKey,
@@ -301,6 +304,7 @@ impl Session {
         Self {
             id: start.id,
             initiator: start.initiator,
+            standing: start.standing,
             remote: start.remote,
             connected: start.now,
             phase: Phase::AwaitVersion,

@@ -5,6 +5,10 @@
 //! Bitcoin Core does (`SelectNodeToEvict`): sessions are protected by what an attacker cannot fake or can
 //! fake only at a cost (unpredictable choice of networks, short round trips, verified chunks, age), and
 //! among the rest the largest network group gives up its youngest.
+//!
+//! A peer that the operator named (a private link, whose key is pinned) comes before strangers, whichever side connected:
+//! if there is no room, the stranger with the least to say for itself goes, protected or not. No newcomer takes a named
+//! peer's slot. The bound stays `max_peers`: with more named peers than that the last to come are refused.
 
 use std::collections::BTreeMap;
 use std::hash::Hasher as _;
@@ -63,6 +67,15 @@ fn group_of(address: IpAddr) -> Option<Group> {
     })
 }
 
+/// What the operator has said of a peer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    /// Nothing.
+    Stranger,
+    /// It is to be let in.
+    Named,
+}
+
 /// What is weighed of an inbound session.
 #[derive(Clone, Copy, Debug)]
 struct Candidate {
@@ -114,13 +127,21 @@ fn select(mut list: Vec<Candidate>) -> Option<SessionId> {
 
 impl Engine {
     /// Whether a new connection gets a slot; another may have to make room for it.
-    pub(super) fn admit(&mut self, initiator: Initiator, address: IpAddr) -> bool {
+    pub(super) fn admit(
+        &mut self,
+        initiator: Initiator,
+        address: IpAddr,
+        standing: Standing,
+    ) -> bool {
         let most = self.config.max_peers.min(MAX_SESSIONS);
         let occupied = self.sessions.iter().flatten().count();
         let live = self.live_sessions(|_| true);
         let slots_left = MAX_SESSIONS.min(most + MAX_ENDING) - occupied.min(most + MAX_ENDING);
         if slots_left == 0 {
             return false;
+        }
+        if standing == Standing::Named {
+            return self.admit_named(initiator, most, live);
         }
         if initiator == Initiator::Outbound {
             return live < most;
@@ -144,6 +165,40 @@ impl Engine {
         true
     }
 
+    /// Whether a peer that the operator named gets a slot: a free one that its kind may have, else that of an inbound
+    /// stranger, else one that is kept for others.
+    fn admit_named(&mut self, initiator: Initiator, most: usize, live: usize) -> bool {
+        let inbound = self.live_sessions(|session| session.initiator == Initiator::Inbound);
+        let reserved = self.config.reserved_outbound.min(most / 2);
+        let is_open = initiator == Initiator::Outbound || inbound < most - reserved;
+        if is_open && live < most {
+            return true;
+        }
+        let Some(evicted) = self.least_stranger() else {
+            return live < most;
+        };
+        self.end_session(evicted, DisconnectReason::TooManyPeers, "made room");
+        true
+    }
+
+    /// The inbound stranger that goes first: one that nothing protects, else whoever delivered least, the youngest of them.
+    fn least_stranger(&self) -> Option<u32> {
+        if let Some(id) = select(self.candidates(|_| true)) {
+            return self.live(id);
+        }
+        let strangers = self.sessions.iter().flatten().filter(|session| {
+            session.phase != Phase::Closing
+                && session.initiator == Initiator::Inbound
+                && session.standing == Standing::Stranger
+        });
+        strangers
+            .min_by_key(|session| {
+                let youngest = std::cmp::Reverse((session.connected, session.id));
+                (session.chunks_delivered, youngest)
+            })
+            .map(|session| session.id.slot)
+    }
+
     fn live_sessions(&self, which: impl Fn(&Session) -> bool) -> usize {
         let sessions = self.sessions.iter().flatten();
         sessions
@@ -151,12 +206,13 @@ impl Engine {
             .count()
     }
 
-    /// The inbound sessions of some groups.
+    /// The inbound strangers of some groups.
     fn candidates(&self, which: impl Fn(Group) -> bool) -> Vec<Candidate> {
         let sessions = self.sessions.iter().flatten();
         sessions
             .filter(|session| session.phase != Phase::Closing)
             .filter(|session| session.initiator == Initiator::Inbound)
+            .filter(|session| session.standing == Standing::Stranger)
             .filter_map(|session| {
                 let group = group_of(session.remote.ip()).filter(|group| which(*group))?;
                 let round_trip = session.sent.rtt();

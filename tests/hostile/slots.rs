@@ -79,6 +79,45 @@ fn a_flood_leaves_slots_to_outbound_sessions_and_makes_room_for_newcomers() {
 }
 
 #[test]
+fn a_named_peer_gets_a_slot_before_strangers_and_keeps_it() {
+    let most = EngineConfig {
+        max_peers: 8,
+        ..config(64)
+    };
+    let mut rig = Rig::with(4, block(3), most);
+    // Four strangers fill what is not kept for outbound sessions, one of them on this machine; all of them are protected.
+    assert!(knock(&mut rig, [127, 0, 0, 1]));
+    for group in 0..3 {
+        assert!(knock(&mut rig, [20 + group, 0, 0, 1]));
+    }
+    assert!(!knock(&mut rig, [30, 0, 0, 1]), "it is full");
+    let named = |rig: &mut Rig, number: u16, initiator| {
+        let remote = format!("[ff00:{number:x}::1]:1").parse().unwrap();
+        let session = rig
+            .victim
+            .handle_named_connected(rig.now, initiator, remote);
+        rig.run(Duration::from_millis(1));
+        session.is_some()
+    };
+    let is_named = |address: SocketAddr| address.to_string().starts_with("[ff00");
+    for number in 1..=4 {
+        assert!(named(&mut rig, number, Initiator::Inbound), "{number}");
+        assert_eq!(live(&rig, |_| true), 4, "a stranger made room");
+    }
+    for group in 0..40 {
+        knock(&mut rig, [40 + group, 0, 0, 1]);
+    }
+    assert_eq!(live(&rig, is_named), 4, "a stranger took a named slot");
+    // Further ones take what is kept for outbound sessions, and max_peers stays the bound.
+    for number in 5..=8 {
+        assert!(named(&mut rig, number, Initiator::Inbound), "{number}");
+    }
+    assert!(!named(&mut rig, 9, Initiator::Inbound));
+    assert!(!named(&mut rig, 9, Initiator::Outbound));
+    assert_eq!(live(&rig, is_named), 8);
+}
+
+#[test]
 fn an_outbound_session_gets_an_eager_place_whoever_came_before() {
     let mut rig = Rig::with(3, block(3), config(64));
     let raws = [rig.connect(), rig.connect()];

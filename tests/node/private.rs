@@ -56,7 +56,8 @@ fn a_block_crosses_a_private_link_and_a_stranger_is_refused() {
         peer.ends_with(session["addr"].as_str().unwrap()),
         "{session}"
     );
-    first.event("session");
+    assert_eq!(session["private"], true, "{session}");
+    assert_eq!(first.event("session")["private"], true);
     assert_eq!(first.event("path")["udp"], true);
     assert_eq!(second.event("path")["udp"], true);
 
@@ -68,6 +69,13 @@ fn a_block_crosses_a_private_link_and_a_stranger_is_refused() {
     while private()["refused_keys"] == 0 {}
     assert_eq!(private()["last_refused_key"], key(&stranger)["fingerprint"]);
     assert_eq!(call(&stranger, &["getpeerinfo"]), serde_json::json!([]));
+    let failure = || call(&stranger, &["getnetworkinfo"])["addednode_failures"][&peer].clone();
+    while failure() == Value::Null {}
+    assert!(
+        failure()
+            .as_str()
+            .is_none_or(|why| why.contains("refuses this node's key"))
+    );
     assert_eq!(private()["accepted"], 1);
 
     let mut submit = program(&["cli", "--datadir", &first.folder, "submitblock", "-"])

@@ -14,6 +14,7 @@ use quinn_proto::RandomConnectionIdGenerator;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
+use super::beginners::{Beginners, MAX_HANDSHAKES};
 use super::emulated::emulated;
 use super::identity::{Identity, SERVER_NAME, fingerprint};
 use super::link::{Counts, MAX_BATCHES, PrivateDatagrams, PrivateLink};
@@ -21,28 +22,24 @@ use super::opened::Opened;
 use super::pinned::{self, OtherKey, RefusedKeys};
 use super::{CONNECTION_ID_BYTES, transport};
 use crate::config::{Fingerprint, PrivatePeer};
-use crate::net::admission::Admission;
 use crate::net::bound::{RECEIVE_BUFFER_BYTES, SEND_BUFFER_BYTES, bind_socket, size_buffer};
 use crate::net::connection::{self, Stream};
 use crate::net::control::{ControlHub, Direction, Shared};
 use crate::net::dial::{self, ConnectError, KeepError, Target};
 use crate::net::{BindError, Socket, canonical};
 
-/// Handshakes at once with whoever begins one. Each costs a signature and some kilobytes, and is over in three
-/// round trips, or after [`HANDSHAKE_TIME`].
-const MAX_HANDSHAKES: usize = 64;
-
-/// Handshakes at once of one IPv4 address or IPv6 /64, loopback exempt: some nodes of one operator that restart together.
-const MAX_HANDSHAKES_PER_ADDRESS: usize = 4;
-
 /// How long a handshake may take, the control stream included: three losses of the first packet.
-const HANDSHAKE_TIME: Duration = Duration::from_secs(5);
+pub(super) const HANDSHAKE_TIME: Duration = Duration::from_secs(5);
 
 /// Connections at once that the holder of one key may have made: one that lives, and one that died unnoticed.
 const MAX_PER_KEY: usize = 2;
 
 /// Packets of beginners that wait to be looked at, in bytes: those of [`MAX_HANDSHAKES`] with a flight each.
 const MAX_INCOMING_BYTES: u64 = 64 * 4_096;
+
+/// Between two stateless resets. Each stray packet can ask for the token of one of 65,536 connection ids, with which its
+/// sender could later end a link by a forged packet: to collect all of them takes a week.
+const RESET_INTERVAL: Duration = Duration::from_secs(10);
 
 /// Why a connection is closed at once; the peer's log has it.
 const TOO_MANY: (u32, &[u8]) = (1, b"too many connections with this key");
@@ -154,7 +151,7 @@ struct Inner {
 #[derive(Debug)]
 struct State {
     stats: QuicStats,
-    handshakes: Admission,
+    handshakes: Beginners,
     per_key: BTreeMap<Fingerprint, usize>,
 }
 
@@ -192,7 +189,7 @@ impl ControlHub {
             counts: Arc::default(),
             state: Mutex::new(State {
                 stats: QuicStats::default(),
-                handshakes: Admission::new(MAX_HANDSHAKES, MAX_HANDSHAKES_PER_ADDRESS),
+                handshakes: Beginners::default(),
                 per_key: BTreeMap::new(),
             }),
         };
@@ -218,7 +215,9 @@ impl ControlHub {
             socket = emulated(socket, uplink.clone(), options.clock)?;
         }
         let mut config = quinn::EndpointConfig::default();
-        config.cid_generator(|| Box::new(RandomConnectionIdGenerator::new(CONNECTION_ID_BYTES)));
+        config
+            .cid_generator(|| Box::new(RandomConnectionIdGenerator::new(CONNECTION_ID_BYTES)))
+            .min_reset_interval(RESET_INTERVAL);
         Endpoint::new_with_abstract_socket(config, server, socket, runtime)
     }
 }
@@ -371,16 +370,24 @@ impl PrivateHub {
 
     /// Whoever begins must first show that its address is no invention (Retry, RFC 9000 8.1): it costs this node no
     /// memory and the peer a round trip, once in a link's life. Without it an address would get more than three times the
-    /// bytes that came from there, for `quinn` lets a full packet out while any of that budget is left.
+    /// bytes that came from there, for `quinn` lets a full packet out while any of that budget is left. A newcomer may
+    /// take another's place: see [`Beginners`].
     fn admit(&self, ip: IpAddr, is_validated: bool) -> Admitted {
         let mut state = self.state();
         if !is_validated {
             state.stats.retries += 1;
             return Admitted::AfterRetry;
         }
-        match state.handshakes.admit(ip) {
-            Ok(()) => Admitted::Yes(Place(self.clone(), ip)),
-            Err(_) => {
+        match state
+            .handshakes
+            .admit(ip, self.0.shared.options.clock.now())
+        {
+            Some((number, ended)) => Admitted::Yes(Place {
+                hub: self.clone(),
+                number,
+                ended,
+            }),
+            None => {
                 state.stats.refused_full += 1;
                 Admitted::No
             }
@@ -388,10 +395,14 @@ impl PrivateHub {
     }
 
     /// Finishes a handshake, and carries the connection to its end.
-    async fn welcome(self, connecting: quinn::Connecting, place: Place) {
-        let opened = timeout(HANDSHAKE_TIME, self.greet(connecting)).await;
+    async fn welcome(self, connecting: quinn::Connecting, mut place: Place) {
+        let opened = tokio::select! {
+            opened = timeout(HANDSHAKE_TIME, self.greet(connecting)) => opened.ok().flatten(),
+            // Another has the place.
+            _ = &mut place.ended => None,
+        };
         drop(place);
-        let Ok(Some((opened, _seat))) = opened else {
+        let Some((opened, _seat)) = opened else {
             self.state().stats.failed_handshakes += 1;
             return;
         };
@@ -435,11 +446,16 @@ enum Admitted {
 }
 
 /// The place of a handshake, given back when dropped.
-struct Place(PrivateHub, IpAddr);
+struct Place {
+    hub: PrivateHub,
+    number: u64,
+    /// Ends when the place is given to another.
+    ended: oneshot::Receiver<()>,
+}
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.state().handshakes.release(self.1);
+        self.hub.state().handshakes.release(self.number);
     }
 }
 

@@ -15,9 +15,21 @@ use crate::config::Fingerprint;
 /// The only name in certificates, which nobody checks; TLS wants one.
 pub(super) const SERVER_NAME: &str = "blocktorrent";
 
+/// What OpenSSL puts before private keys that are not in plain PKCS#8: SEC1, PKCS#1, encrypted.
+const OTHER_FORMS: [&str; 3] = [
+    "-----BEGIN EC PRIVATE KEY-----",
+    "-----BEGIN RSA PRIVATE KEY-----",
+    "-----BEGIN ENCRYPTED PRIVATE KEY-----",
+];
+
 /// A key that can't be used; its display is one line.
 #[derive(Debug, thiserror::Error)]
 pub enum IdentityError {
+    /// The text is a key in an older form (SEC1, PKCS#1), or encrypted.
+    #[error(
+        "it holds a private key that is not in plain PKCS#8; convert it: `openssl pkcs8 -topk8 -nocrypt -in OLD -out NEW`"
+    )]
+    OtherForm,
     /// The text is no private key that TLS signs with.
     #[error("it holds no private key in PEM (PKCS#8, P-256 or Ed25519)")]
     NoKey(#[source] rcgen::Error),
@@ -67,6 +79,9 @@ impl Identity {
     ///
     /// One line that says what is wrong with it.
     pub fn from_pem(pem: &str) -> Result<Self, IdentityError> {
+        if OTHER_FORMS.iter().any(|label| pem.contains(label)) {
+            return Err(IdentityError::OtherForm);
+        }
         let key = KeyPair::from_pem(pem).map_err(IdentityError::NoKey)?;
         let parameters =
             CertificateParams::new([SERVER_NAME.to_owned()]).map_err(IdentityError::NotMade)?;
@@ -132,6 +147,21 @@ mod tests {
             identity.fingerprint().to_string(),
             "a050837d85070582ccf7394b0988847cc312cb88259b894899f6f239cf1791a5"
         );
+    }
+
+    #[test]
+    fn a_key_in_another_form_is_refused_with_the_command_that_converts_it() {
+        // Made by OpenSSL: `openssl ecparam -name prime256v1 -genkey`; with its parameters before it.
+        let sec1 = "-----BEGIN EC PARAMETERS-----\nBggqhkjOPQMBBw==\n-----END EC PARAMETERS-----\n\
+            -----BEGIN EC PRIVATE KEY-----\nAAAA\n-----END EC PRIVATE KEY-----\n";
+        let encrypted = sec1.replace("EC PRIVATE", "ENCRYPTED PRIVATE");
+        for text in [sec1, &encrypted] {
+            let refused = Identity::from_pem(text).unwrap_err().to_string();
+            assert!(
+                refused.contains("`openssl pkcs8 -topk8 -nocrypt -in OLD -out NEW`"),
+                "{refused}"
+            );
+        }
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! What each method does.
 
+use std::collections::BTreeMap;
+
 use bytes::Bytes;
 use hex::DisplayHex;
 use serde_json::{Value, json};
@@ -371,6 +373,7 @@ impl Context {
             "control": self.control.to_string(),
             "data": self.data.to_string(),
             "addednodes": self.hub.kept(),
+            "addednode_failures": self.hub.failures().into_iter().collect::<BTreeMap<_, _>>(),
             "bytesrecv": engine.bytes_in,
             "bytessent": engine.bytes_out,
             "datagramsrecv": engine.datagrams_in,

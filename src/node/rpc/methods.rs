@@ -112,6 +112,7 @@ methods! {
          A connection of Bitcoin's protocol is named by its \"addr\" in getbitcoinpeerinfo.";
     GetNetworkInfo "getnetworkinfo" ()
         "This node: name, addresses, sessions, traffic.\n\
+         \"addednode_failures\": of \"addednodes\", private peers among them, those whose last attempt failed, and why.\n\
          \"refused\" counts what was refused, by reason: ordinary ones are unknown-job (a message that crossed the \
          end of its job), replay and connection-id (datagrams of an ended session).\n\
          \"p2p\" tells the same of the connections that speak Bitcoin's own protocol; \"finding\" of the search for peers.";

@@ -555,6 +555,14 @@ async fn the_rest_answers_in_its_form() {
     let info = bench.result("getnetworkinfo", json!([])).await;
     assert_eq!(info["addednodes"], json!(["127.0.0.1:1"]));
     assert_eq!(info["connections"], 0);
+    let failure = loop {
+        let info = bench.result("getnetworkinfo", json!([])).await;
+        if let Some(failure) = info["addednode_failures"]["127.0.0.1:1"].as_str() {
+            break failure.to_owned();
+        }
+        tokio::task::yield_now().await;
+    };
+    assert!(failure.contains("refused"), "{failure}");
     let remove = json!(["127.0.0.1:1", "remove"]);
     assert_eq!(bench.result("addnode", remove).await, Value::Null);
     let help = bench.result("help", json!([])).await;
