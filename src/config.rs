@@ -8,6 +8,7 @@
 //! depends on the network's parameters stays `None` here, and the node fills it in.
 
 mod bitcoind;
+mod electrum;
 mod error;
 mod find;
 mod options;
@@ -15,6 +16,7 @@ mod private;
 mod values;
 
 pub use bitcoind::{Login, NodeSpec, Way, ZmqAddress};
+pub use electrum::{ElectrumAddress, ElectrumOptions, ElectrumTransport};
 pub use error::ConfigError;
 pub use find::FindOptions;
 pub use options::{Options, TestOptions};
@@ -77,6 +79,8 @@ pub struct Config {
     pub connect: Vec<PeerAddress>,
     /// Links to peers whose keys are pinned.
     pub private: PrivateOptions,
+    /// The Electrum server.
+    pub electrum: ElectrumOptions,
     /// The operator's Bitcoin nodes, the preferred one first, each once.
     pub bitcoind: Vec<NodeSpec>,
     /// How peers are found.
@@ -132,6 +136,7 @@ impl Config {
         let max_peers = in_range("max-peers", options.max_peers, 64, 1, MAX_MAX_PEERS)?;
         let find = FindOptions::resolve(&options, max_peers)?;
         let private = PrivateOptions::resolve(&options)?;
+        let electrum = ElectrumOptions::resolve(&options)?;
         let max_mempool_mb = in_range(
             "max-mempool-mb",
             options.max_mempool_mb,
@@ -155,6 +160,7 @@ impl Config {
             p2p_listen: options.p2p_listen,
             connect: distinct("connect", options.connect, MAX_CONNECT)?,
             private,
+            electrum,
             bitcoind: distinct("bitcoind", options.bitcoind, MAX_BITCOIND)?,
             find,
             service_bit: in_range(

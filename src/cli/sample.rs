@@ -100,6 +100,15 @@ fn sample(key: &str, defaults: &Defaults) -> Sample {
                 },
             );
         }
+        "electrum-listen" => {
+            let example = "[\"tcp://127.0.0.1:50001\", \"ssl://0.0.0.0:50002\"]";
+            return Sample::DefaultAnd("[]".to_owned(), example);
+        }
+        "electrum-cache-mb" => return number("512"),
+        "electrum-cert" => return Sample::Example("\"/etc/ssl/electrum.pem\""),
+        "electrum-key" => return Sample::Example("\"/etc/ssl/electrum.key\""),
+        "electrum-banner" => return Sample::Example("\"/etc/blocktorrent/banner.txt\""),
+        "electrum-donation" => return Sample::Example("\"bc1q...\""),
         "find-peers" | "dns-seed" | "fixed-seeds" => match (key, defaults.network) {
             ("find-peers", _) => quoted(&"on"),
             (_, NetworkName::Regtest) => quoted(&"off"),

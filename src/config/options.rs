@@ -7,6 +7,7 @@ use serde::Deserialize;
 use toml::de::DeTable;
 
 use super::bitcoind::NodeSpec;
+use super::electrum::ElectrumAddress;
 use super::error::ConfigError;
 use super::private::{Fingerprint, PrivatePeer};
 use super::values::{
@@ -84,6 +85,35 @@ pub struct Options {
     /// a slot before any stranger; of more than max-peers the last to come are refused, and the log says so.
     #[arg(long, value_name = "FINGERPRINT")]
     pub quic_allow: Vec<Fingerprint>,
+
+    /// Serve Electrum wallets here: tcp://IP:PORT, ssl://, ws:// or wss://; may be given many times [default: nowhere]
+    ///
+    /// Needs a bitcoind on this machine, whose block files are read; neither txindex nor a second copy of the chain.
+    /// The index is in DATADIR/electrum, about a tenth of the chain's size. Usual ports: 50001 tcp, 50002 ssl.
+    #[arg(long, value_name = "HOW://IP:PORT")]
+    pub electrum_listen: Vec<ElectrumAddress>,
+
+    /// Use so much memory for what Electrum wallets ask again, and for building the index, in MB [default: 512]
+    #[arg(long, value_name = "MB")]
+    pub electrum_cache_mb: Option<u32>,
+
+    /// Show wallets this certificate, PEM, read anew when it changes [default: one that is made and kept in DATADIR]
+    #[arg(long, value_name = "FILE")]
+    pub electrum_cert: Option<PathBuf>,
+
+    /// The key of electrum-cert, PEM
+    #[arg(long, value_name = "FILE")]
+    pub electrum_key: Option<PathBuf>,
+
+    /// Greet wallets with the text of this file
+    ///
+    /// $SERVER_VERSION, $DAEMON_VERSION and $DONATION_ADDRESS in it are filled in, as in ElectrumX.
+    #[arg(long, value_name = "FILE")]
+    pub electrum_banner: Option<PathBuf>,
+
+    /// Tell wallets of this address for donations
+    #[arg(long, value_name = "ADDRESS")]
+    pub electrum_donation: Option<String>,
 
     /// Look for other nodes of this protocol, and tell them of this one: on or off [default: on]
     ///
@@ -294,6 +324,7 @@ impl Options {
         self.quic_peer.extend(below.quic_peer);
         self.quic_allow.extend(below.quic_allow);
         self.bitcoind.extend(below.bitcoind);
+        self.electrum_listen.extend(below.electrum_listen);
         self.seed_node.extend(below.seed_node);
         self.external_ip.extend(below.external_ip);
         Self {
@@ -309,6 +340,12 @@ impl Options {
             quic_peer: self.quic_peer,
             quic_allow: self.quic_allow,
             bitcoind: self.bitcoind,
+            electrum_listen: self.electrum_listen,
+            electrum_cache_mb: self.electrum_cache_mb.or(below.electrum_cache_mb),
+            electrum_cert: self.electrum_cert.or(below.electrum_cert),
+            electrum_key: self.electrum_key.or(below.electrum_key),
+            electrum_banner: self.electrum_banner.or(below.electrum_banner),
+            electrum_donation: self.electrum_donation.or(below.electrum_donation),
             find_peers: self.find_peers.or(below.find_peers),
             dns_seed: self.dns_seed.or(below.dns_seed),
             fixed_seeds: self.fixed_seeds.or(below.fixed_seeds),

@@ -41,6 +41,8 @@ pub struct Touched {
     pub scripts: Vec<ScriptHash>,
     /// Ids of the transactions, in the block's order.
     pub txids: Vec<Hash>,
+    /// All outputs of these transactions.
+    pub made: Vec<OutPoint>,
     /// Outputs that were spent, in the block's order.
     pub spent: Vec<OutPoint>,
 }
@@ -120,7 +122,11 @@ impl Touched {
         let mut body = block.get(HEADER_BYTES..).ok_or(IndexError::NoBlock)?;
         for _ in 0..view::transaction_count(&mut body)? {
             let transaction = TransactionView::parse_front(&mut body)?;
-            touched.txids.push(transaction.txid());
+            let txid = transaction.txid();
+            touched.txids.push(txid);
+            let outputs = (0..).zip(transaction.outputs());
+            let made = outputs.map(|(index, _)| OutPoint { txid, index });
+            touched.made.extend(made);
             if !transaction.is_coinbase() {
                 touched.spent.extend(transaction.spends());
             }

@@ -91,6 +91,11 @@ impl Mempool {
         self.entries.contains_key(txid)
     }
 
+    /// The ids of all transactions.
+    pub fn txids(&self) -> BTreeSet<Hash> {
+        self.entries.keys().copied().collect()
+    }
+
     /// A transaction as serialized.
     pub fn transaction(&self, txid: &Hash) -> Option<&Bytes> {
         self.entries.get(txid).map(|entry| &entry.bytes)

@@ -23,6 +23,7 @@ pub mod client;
 pub mod datadir;
 pub mod demo;
 pub mod driver;
+mod electrum;
 pub mod engine;
 pub mod events;
 pub mod files;

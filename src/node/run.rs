@@ -16,6 +16,7 @@ use tokio::sync::mpsc;
 use super::bitcoin;
 use super::datadir::{Addresses, Datadir, DatadirError};
 use super::driver::{Driver, Inputs, Outputs};
+use super::electrum;
 use super::engine::{EngineHandle, WholeBlock};
 use super::events::{News, Stamped};
 use super::files;
@@ -33,6 +34,7 @@ use super::store::BlockStore;
 use crate::chain::Network;
 use crate::chain::p2p::connection::Listener;
 use crate::config::{Config, ConfigError, TestOptions};
+use crate::electrum::store::Writer;
 use crate::net::control::BoundControl;
 use crate::net::{
     BoundUdp, Clock, ControlHub, HubOptions, LinkOptions, PrivateHub, SharedUplink, UdpOptions,
@@ -97,6 +99,11 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
     }
     // A kept block may be newer than the last header written; one that no longer fits is only kept.
     book.submit_linked(&store.headers(), clock.now());
+    let index = config
+        .electrum
+        .is_on()
+        .then(|| electrum::open(&config.electrum, datadir.folder(), network));
+    let index = index.transpose()?;
     limits::raise_descriptors(config.max_peers);
     let sockets = bind(config, datadir.folder())?;
     // Only now: a node that can't start says why, in one line and nothing else.
@@ -113,6 +120,7 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
         clock,
         book,
         store: Arc::new(store),
+        index,
         callers: callers.handle().clone(),
     };
     let outcome = peers.block_on(serve(config, &mut datadir, parts, headers, sockets));
@@ -169,6 +177,8 @@ struct Parts {
     clock: Clock,
     book: HeaderBook,
     store: Arc<BlockStore>,
+    /// The Electrum index, if it is served.
+    index: Option<Writer>,
     /// Where calls are answered.
     callers: Handle,
 }
@@ -176,7 +186,7 @@ struct Parts {
 async fn serve(
     config: &Config,
     datadir: &mut Datadir,
-    parts: Parts,
+    mut parts: Parts,
     headers: HeaderFile,
     sockets: Sockets,
 ) -> anyhow::Result<()> {
@@ -196,6 +206,7 @@ async fn serve(
     let inputs = Inputs::new(control, private.datagrams, commands, stop.clone());
     let agent = agent(config);
     let (threads, ends) = Threads::start(config, &parts, &agent, sockets.data, inputs, &addresses)?;
+    let (besides, mempool, missed) = bitcoin::Besides::new();
     let side = bitcoin::Parts {
         network: parts.network,
         clock: parts.clock,
@@ -208,6 +219,7 @@ async fn serve(
         identity: bitcoin::identity(config, &agent, &addresses, random()?),
         listener: p2p,
         sessions: ends.sessions,
+        mempool: parts.index.is_some().then_some(besides),
         find: find_parts(config, datadir, &addresses, &hub)?,
         seed: random()?,
     };
@@ -216,6 +228,20 @@ async fn serve(
     // Before any peer is let in or dialled, so that it is the first of the events.
     threads.announce(parts.clock, &addresses);
     let (bitcoin, desk) = bitcoin::start(side, &config.bitcoind);
+    let electrum = match parts.index.take() {
+        Some(index) => {
+            let joins = electrum::Parts {
+                network: parts.network,
+                folder: datadir.folder().to_owned(),
+                best: bitcoin.best(),
+                mempool,
+                missed,
+                stop: stop.clone(),
+            };
+            Some(electrum::start(&config.electrum, index, joins).await?)
+        }
+        None => None,
+    };
     let context = rpc::Context {
         engine,
         bitcoin,
@@ -236,7 +262,12 @@ async fn serve(
     stop.stopped().await;
     tracing::info!("stopping");
     hub.stop();
-    let last_calls = async { tokio::join!(server, keeper, desk) };
+    let electrum = async {
+        if let Some(electrum) = electrum {
+            electrum.task.await.ok();
+        }
+    };
+    let last_calls = async { tokio::join!(server, keeper, desk, electrum) };
     tokio::select! {
         ended = in_order(threads, &hub, private.hub.as_ref(), last_calls) => ended,
         Ok(()) = at_once => bail!("ended at once, by a second signal"),

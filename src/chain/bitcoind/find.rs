@@ -51,6 +51,8 @@ pub struct Found {
     pub p2p: Option<String>,
     /// Host and port of each of its ZMQ publishers.
     pub zmq: Vec<String>,
+    /// Its folder with block files, if it is on this machine.
+    pub blocks: Option<PathBuf>,
     /// What was found and what is missing, in the order RPC, P2P, ZMQ.
     pub report: Vec<Finding>,
 }
@@ -95,6 +97,7 @@ fn find_below(spec: &NodeSpec, network: Network, usual: Option<&Path>) -> Found 
     search.rpc();
     search.p2p();
     search.zmq();
+    search.blocks();
     search.found
 }
 
@@ -110,6 +113,14 @@ struct Search<'a> {
 }
 
 impl Search<'_> {
+    /// As `-blocksdir` says, or in the datadir; each network has its folder.
+    fn blocks(&mut self) {
+        let named = self.conf_value("blocksdir").map(PathBuf::from);
+        let below = named.or_else(|| self.datadir.clone());
+        let blocks = below.map(|below| network_folder(&below, self.network).join("blocks"));
+        self.found.blocks = blocks.filter(|folder| folder.is_dir());
+    }
+
     fn note_found(&mut self, line: String) {
         self.found.report.push(Finding::Found(one_line(&line)));
     }

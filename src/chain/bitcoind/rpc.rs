@@ -6,6 +6,7 @@
 
 mod connection;
 mod methods;
+mod wallets;
 
 pub use methods::{MAX_BATCH, MAX_WAIT};
 

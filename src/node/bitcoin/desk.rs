@@ -13,6 +13,7 @@ use bitcoin::{BlockHash, Txid};
 use bytes::Bytes;
 use tokio::sync::{mpsc, watch};
 
+use super::best::Best;
 use super::fetches::{Fetches, Origin, Purpose};
 use super::find::{Finder, Found, Query};
 use super::follower::Follower;
@@ -187,6 +188,7 @@ pub(super) struct Desk {
     /// When the progress of the headers was told last.
     pub progress: Option<Time>,
     pub status: watch::Sender<Arc<Vec<NodeStatus>>>,
+    pub best: watch::Sender<Option<Best>>,
     /// Something has changed in what `status` told last.
     pub is_status_stale: bool,
 }

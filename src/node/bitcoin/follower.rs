@@ -1,6 +1,9 @@
 //! One node's mempool, followed into the engine's cache: listed by RPC at first, then kept in step by what ZMQ and
 //! P2P tell. Of several nodes it is the preferred one's; what the others announce is taken as well, but not asked for.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use bitcoin::hashes::Hash as _;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
@@ -16,6 +19,8 @@ use crate::node::engine::{Command, EngineHandle};
 const MAX_INPUTS: usize = 8_192;
 /// Lists of transactions on the way to the engine; while it takes none, nothing more is asked of the node.
 const MAX_OUTPUTS: usize = 4;
+/// Lists of transactions that wait for those who follow besides. Reason: beyond it all is listed anew, which costs a second.
+const MAX_BESIDES: usize = 1_024;
 
 /// Where the follower is told what happened. Dropped, it ends.
 #[derive(Debug)]
@@ -28,15 +33,44 @@ pub struct Follower {
     has_gap: bool,
 }
 
+/// Where changes of the mempool go besides.
+#[derive(Clone, Debug)]
+pub struct Besides {
+    outputs: mpsc::Sender<FollowOutput>,
+    missed: Arc<AtomicBool>,
+}
+
+impl Besides {
+    /// The way there, what comes out of it, and whether something found no room: it is lost, and the mempool is to be listed anew.
+    pub fn new() -> (Self, mpsc::Receiver<FollowOutput>, Arc<AtomicBool>) {
+        let (outputs, read_outputs) = mpsc::channel(MAX_BESIDES);
+        let missed = Arc::new(AtomicBool::new(false));
+        let besides = Self {
+            outputs,
+            missed: Arc::clone(&missed),
+        };
+        (besides, read_outputs, missed)
+    }
+
+    fn tell(&self, output: &FollowOutput) {
+        if self.outputs.try_send(output.clone()).is_err() {
+            self.missed.store(true, Ordering::Relaxed);
+        }
+    }
+}
+
 impl Follower {
-    /// Follows nobody's mempool yet, into `engine`.
-    pub fn start(engine: EngineHandle, clock: Clock, seed: u64) -> Self {
+    /// Follows nobody's mempool yet, into `engine`; what is given out goes `besides` too, if there is room.
+    pub fn start(engine: EngineHandle, clock: Clock, seed: u64, besides: Option<Besides>) -> Self {
         let (inputs, read_inputs) = mpsc::channel(MAX_INPUTS);
         let (outputs, mut read_outputs) = mpsc::channel(MAX_OUTPUTS);
         let mempool = Mempool::new(Feed::None, clock.now(), seed);
         tokio::spawn(follow(mempool, move || clock.now(), read_inputs, outputs));
         tokio::spawn(async move {
             while let Some(output) = read_outputs.recv().await {
+                if let Some(besides) = &besides {
+                    besides.tell(&output);
+                }
                 let command = match output {
                     FollowOutput::Add(transactions) => Command::AddTransactions(transactions),
                     FollowOutput::Demote(ids) => {

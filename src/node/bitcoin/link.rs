@@ -1,5 +1,6 @@
 //! One Bitcoin node of the operator: what is known of it, and the tasks that listen to it by RPC and ZMQ.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bitcoin::BlockHash;
@@ -76,6 +77,8 @@ pub struct Submission {
 pub struct Link {
     /// How it was configured.
     pub name: String,
+    /// Its folder with block files, if that is on this machine.
+    pub blocks: Option<PathBuf>,
     /// Where to dial it by P2P.
     pub p2p: Option<String>,
     /// When to dial it again.
@@ -120,6 +123,7 @@ impl Link {
         Self {
             submissions,
             name,
+            blocks: None,
             p2p,
             redial_at: None,
             redial: Backoff::new(LEAST_WAIT, MOST_WAIT, seed),

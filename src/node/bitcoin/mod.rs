@@ -12,11 +12,13 @@
 //!   `give` (blocks to the nodes), `serve` (answers to peers), `find` (peers found: the crawl's hands)
 //! - `ledger`, `fetches`, `feed`, `orphans`, `status`: its state, without I/O
 //! - `link`: one node of the operator, and the tasks that listen to it; `dial`, `peers`: P2P connections
+//! - `best`: the preferred node and its tip, for those who follow it by themselves
 //! - `open`: what the configuration says; `follower` and `transactions`: the mempools' way into the cache
 //!
 //! What it is not: a judge. The header chain says what has work, the engine what is in a tree, the
 //! operator's node what is valid.
 
+mod best;
 mod desk;
 mod dial;
 mod feed;
@@ -36,10 +38,12 @@ mod serve;
 mod status;
 mod transactions;
 
+pub use best::Best;
 pub use dial::Identity;
 pub use find::CATCH_UP_ADVICE;
 pub use find::file::FILE as BOOK_FILE;
 pub use find::{FindCounts, FindParts, P2pPeer, Ports, Query, RelayKnown};
+pub use follower::Besides;
 pub use open::{identity, listen, ports};
 pub use status::NodeStatus;
 
@@ -110,6 +114,8 @@ pub struct Parts {
     pub sessions: SessionsIn,
     /// What the search for peers is given.
     pub find: FindParts,
+    /// Where changes of the preferred node's mempool go besides, if anywhere.
+    pub mempool: Option<Besides>,
     /// A seed for what need not be secret: the spread of tries to reconnect.
     pub seed: u64,
 }
@@ -118,6 +124,7 @@ pub struct Parts {
 #[derive(Clone, Debug)]
 pub struct BitcoinHandle {
     status: watch::Receiver<Arc<Vec<NodeStatus>>>,
+    best: watch::Receiver<Option<Best>>,
     tally: Arc<Tally>,
     listener: Option<Arc<P2pListener>>,
     queries: mpsc::Sender<Query>,
@@ -128,6 +135,7 @@ impl BitcoinHandle {
     #[cfg(test)]
     pub fn without_nodes() -> Self {
         let (_, status) = watch::channel(Arc::default());
+        let (_, best) = watch::channel(None);
         let (queries, mut read_queries) = mpsc::channel(1);
         std::thread::spawn(move || {
             while let Some(query) = read_queries.blocking_recv() {
@@ -142,10 +150,16 @@ impl BitcoinHandle {
         });
         Self {
             status,
+            best,
             queries,
             tally: Arc::default(),
             listener: None,
         }
+    }
+
+    /// The preferred node and its tip, as they change.
+    pub fn best(&self) -> watch::Receiver<Option<Best>> {
+        self.best.clone()
     }
 
     /// How the operator's nodes are.
@@ -192,6 +206,7 @@ pub fn start(parts: Parts, specs: &[NodeSpec]) -> (BitcoinHandle, JoinHandle<()>
     let (reports, read_reports) = mpsc::channel(MAX_REPORTS);
     let tally = Arc::<Tally>::default();
     let (queries, read_queries) = mpsc::channel(MAX_QUERIES);
+    let (best, read_best) = watch::channel(None);
     let (status, read_status) = watch::channel(Arc::new(Vec::new()));
     let shared = Shared {
         network: parts.network,
@@ -216,7 +231,12 @@ pub fn start(parts: Parts, specs: &[NodeSpec]) -> (BitcoinHandle, JoinHandle<()>
     let desk = Desk {
         links,
         nodes: Nodes::new(&have_rpc, now, parts.seed),
-        follower: Follower::start(shared.engine.clone(), shared.clock, parts.seed),
+        follower: Follower::start(
+            shared.engine.clone(),
+            shared.clock,
+            parts.seed,
+            parts.mempool,
+        ),
         dialler: Dialler {
             identity: parts.identity,
             events,
@@ -233,6 +253,7 @@ pub fn start(parts: Parts, specs: &[NodeSpec]) -> (BitcoinHandle, JoinHandle<()>
         progress: None,
         lines: desk::Lines::default(),
         status,
+        best,
         is_status_stale: true,
         shared,
     };
@@ -250,6 +271,7 @@ pub fn start(parts: Parts, specs: &[NodeSpec]) -> (BitcoinHandle, JoinHandle<()>
     let desk = tokio::spawn(desk.run(inputs));
     let handle = BitcoinHandle {
         status: read_status,
+        best: read_best,
         tally,
         listener,
         queries,
@@ -308,6 +330,7 @@ fn attend(shared: &Shared, node: NodeNumber, spec: &NodeSpec, seed: u64) -> Link
     };
     let mut link = Link::new(spec.to_string(), rpc, found.p2p, submissions, seed);
     link.mempool_feed = mempool_feed;
+    link.blocks = found.blocks;
     if link.p2p.is_some() {
         link.redial_at = Some(shared.clock.now());
     }

@@ -443,6 +443,7 @@ impl Desk {
         if !std::mem::take(&mut self.is_status_stale) {
             return;
         }
+        self.tell_best();
         let height = self.shared.book.chain().height;
         let preferred = self.nodes.preferred();
         let all = self.links.iter().zip(self.nodes.statuses()).enumerate();

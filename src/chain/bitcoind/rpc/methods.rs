@@ -23,7 +23,7 @@ pub const MAX_BATCH: usize = 100;
 /// The longest wait for a block. Reason: a connection that has died unnoticed is found out this late.
 pub const MAX_WAIT: Duration = Duration::from_secs(60);
 /// Bytes of an ordinary answer. Reason: the largest are lists of some thousand entries of 200 bytes.
-const MAX_ORDINARY_BYTES: usize = 2 << 20;
+pub(super) const MAX_ORDINARY_BYTES: usize = 2 << 20;
 /// Bytes of a block's answer. Reason: 4,000,000 bytes in hex and the envelope.
 const MAX_BLOCK_ANSWER_BYTES: usize = 8_001_024;
 /// Bytes of a batch's answer. Reason: one transaction of the largest size must fit, as a block's answer does.
@@ -37,11 +37,11 @@ const MAX_ADDRESS_BYTES: usize = 12 << 20;
 const SOME_ADDRESSES: u32 = 5_000;
 
 /// Bitcoin Core answers these from memory, but its main lock may be taken by a block that it connects.
-const ORDINARY_TIME: Duration = Duration::from_secs(30);
+pub(super) const ORDINARY_TIME: Duration = Duration::from_secs(30);
 /// A block is validated before the answer; with a cold cache and a slow disk that takes minutes.
 const SUBMIT_TIME: Duration = Duration::from_secs(180);
 
-const PROMPT: Terms = Terms {
+pub(super) const PROMPT: Terms = Terms {
     lane: Lane::Prompt,
     time: ORDINARY_TIME,
     most_bytes: MAX_ORDINARY_BYTES,
@@ -344,7 +344,7 @@ impl Rpc {
     }
 
     /// A call whose result is never null.
-    async fn call<T: for<'a> Deserialize<'a>>(
+    pub(super) async fn call<T: for<'a> Deserialize<'a>>(
         &self,
         terms: Terms,
         method: &str,
