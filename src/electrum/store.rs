@@ -314,7 +314,7 @@ impl Writer {
         *inner.view.write().unwrap_or_else(PoisonError::into_inner) = view;
     }
 
-    /// Adds the next block. It is on the disk when this returns.
+    /// Adds the next block. A process that ends keeps it from here on; [`Writer::persist`] keeps it through a loss of power, too.
     ///
     /// # Errors
     ///
@@ -368,7 +368,7 @@ impl Writer {
         Ok(())
     }
 
-    /// Takes the last block away. It is gone from the disk when this returns.
+    /// Takes the last block away, as durably as [`Writer::add`].
     ///
     /// # Errors
     ///
@@ -410,12 +410,23 @@ impl Writer {
         Ok(hash)
     }
 
+    /// Waits until all is on the disk. A loss of power before takes the latest blocks away, whole and in order, and
+    /// the node has them still; so nobody who waits for news of a block has to wait for the disk.
+    ///
+    /// # Errors
+    ///
+    /// If the disk fails.
+    pub fn persist(&self) -> Result<(), StoreError> {
+        let database = &self.0.0.database;
+        self.0.wrap(database.persist(PersistMode::SyncData))
+    }
+
     fn batch(&self) -> OwnedWriteBatch {
         self.0
             .0
             .database
             .batch()
-            .durability(Some(PersistMode::SyncData))
+            .durability(Some(PersistMode::Buffer))
     }
 }
 

@@ -17,6 +17,9 @@ use tracing_subscriber::registry::LookupSpan;
 use super::lines::{FlushAtEnd, LineQueue};
 use crate::config::{ConfigError, LogFormat};
 
+/// The store of the Electrum index tells of each file that it writes.
+const QUIET: &str = "fjall=warn,lsm_tree=warn";
+
 /// Starts the log of this process; what is returned must live as long as something is to be logged.
 ///
 /// # Errors
@@ -32,7 +35,8 @@ pub fn start(filter: &str, format: LogFormat) -> anyhow::Result<FlushAtEnd> {
     if !names_levels(filter) {
         return Err(refuse().into());
     }
-    let filter = EnvFilter::try_new(filter).map_err(|_| refuse())?;
+    // What is said later counts more, so an operator can have these lines.
+    let filter = EnvFilter::try_new(format!("{QUIET},{filter}")).map_err(|_| refuse())?;
     let lines = LineQueue::start(std::io::stderr()).context("can't start the thread of the log")?;
     let log = tracing_subscriber::fmt()
         .with_env_filter(filter)

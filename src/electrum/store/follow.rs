@@ -144,6 +144,15 @@ impl Follower {
         Ok(())
     }
 
+    /// Waits until all steps are on the disk, once whoever waits for them has been told.
+    ///
+    /// # Errors
+    ///
+    /// If the disk fails.
+    pub fn persist(&self) -> Result<(), FollowError> {
+        Ok(self.writer.persist()?)
+    }
+
     /// The first build, as far below the tip as can be undone.
     fn build(
         &mut self,

@@ -301,7 +301,7 @@ impl Worker {
             tell(&self.data, &self.changes, Touched::default(), true);
         }
         self.add_waiting();
-        Ok(())
+        self.follower.persist()
     }
 
     /// Lists the mempool anew, and fetches what is not here.
