@@ -79,6 +79,16 @@ impl Locator {
         if let Some(found) = self.found.get(hash) {
             return Ok(Some(*found));
         }
+        // Nearly always it was just written.
+        if let Some((&last, _)) = self.cursors.last_key_value() {
+            self.look_through(last)?;
+            if self.files.path(Kind::Blocks, last + 1).exists() {
+                self.look_through(last + 1)?;
+            }
+            if let Some(found) = self.found.get(hash) {
+                return Ok(Some(*found));
+            }
+        }
         let numbers = self.files.numbers()?;
         let recent = numbers.len().saturating_sub(RECENT_FILES);
         let (older, recent) = numbers.split_at(recent);
