@@ -121,7 +121,7 @@ impl Default for Options {
             listen: Vec::new(),
             certificate: None,
             reload_interval: Duration::from_secs(5),
-            // Some 20 kB each while idle: 200 MB.
+            // An idle one that has said its version was measured at 29 kB over TCP: 290 MB.
             max_sessions: 10_000,
             // A quarter percent of all; an office behind one address has fewer wallets.
             max_per_group: 250,
