@@ -126,24 +126,14 @@ impl Undos {
             path: files.path(Kind::Undo, file),
             error,
         };
+        if let Some(undo) = records.find(files, block).map_err(failed)? {
+            return Ok(Some(undo));
+        }
         match records.extend(files, file) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(failed(error)),
+            Ok(()) => records.find(files, block).map_err(failed),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(failed(error)),
         }
-        let count = records.list.len();
-        let (next, last) = (records.next, count.saturating_sub(1));
-        let others = (0..count).rev().filter(|one| *one != next && *one != last);
-        for place in [next, last].into_iter().chain(others) {
-            let Some(&(offset, size)) = records.list.get(place) else {
-                continue;
-            };
-            if let Some(undo) = try_record(files, block, offset, size).map_err(failed)? {
-                records.next = place + 1;
-                return Ok(Some(undo));
-            }
-        }
-        Ok(None)
     }
 }
 
@@ -166,6 +156,23 @@ fn try_record(
 }
 
 impl Records {
+    /// The undo data of a block among the records that are known: the next one mostly, or the last.
+    fn find(&mut self, files: &BlockFiles, block: &Found) -> io::Result<Option<Vec<u8>>> {
+        let count = self.list.len();
+        let (next, last) = (self.next, count.saturating_sub(1));
+        let others = (0..count).rev().filter(|one| *one != next && *one != last);
+        for place in [next, last].into_iter().chain(others) {
+            let Some(&(offset, size)) = self.list.get(place) else {
+                continue;
+            };
+            if let Some(undo) = try_record(files, block, offset, size)? {
+                self.next = place + 1;
+                return Ok(Some(undo));
+            }
+        }
+        Ok(None)
+    }
+
     /// Looks for what was added since.
     fn extend(&mut self, files: &BlockFiles, file: u32) -> io::Result<()> {
         let mut at = self.offset;
