@@ -3,6 +3,8 @@
 //! Keys sign for real. What is behind a script hash needs no signature: it drops pushes of a signature's size, which
 //! costs no time and has the same shape.
 
+use std::cell::RefCell;
+
 use bitcoin::hashes::{Hash as _, sha256};
 use bitcoin::key::{Keypair, Secp256k1, TweakedPublicKey};
 use bitcoin::opcodes::all::{OP_2DROP, OP_CHECKMULTISIG, OP_CHECKSIG, OP_DROP, OP_PUSHNUM_1};
@@ -84,13 +86,19 @@ pub struct Coin {
 pub struct Locks {
     secp: Secp256k1<All>,
     seed: u64,
+    /// Keys of late, each in the place of its number: a coin's is asked for some times, and most are spent soon.
+    keys: RefCell<Vec<Option<(u64, Keypair)>>>,
 }
+
+/// Keys that are remembered: 100 MB.
+const KEYS: usize = 1 << 20;
 
 impl Locks {
     /// Those of a seed.
     pub fn new(seed: u64) -> Self {
         let secp = Secp256k1::new();
-        Self { secp, seed }
+        let keys = RefCell::new(vec![None; KEYS]);
+        Self { secp, seed, keys }
     }
 
     /// The script of this kind and number.
@@ -179,10 +187,18 @@ impl Locks {
     }
 
     fn keypair(&self, number: u64) -> Keypair {
+        let place = number as usize % KEYS;
+        if let Some((kept, pair)) = self.keys.borrow()[place]
+            && kept == number
+        {
+            return pair;
+        }
         let bytes = [self.seed.to_le_bytes(), number.to_le_bytes()].concat();
         let secret = sha256::Hash::hash(&bytes).to_byte_array();
         let secret = SecretKey::from_slice(&secret).expect("all but one in 2^128 are keys");
-        Keypair::from_secret_key(&self.secp, &secret)
+        let pair = Keypair::from_secret_key(&self.secp, &secret);
+        self.keys.borrow_mut()[place] = Some((number, pair));
+        pair
     }
 
     fn ecdsa(&self, number: u64, hash: [u8; 32]) -> Vec<u8> {

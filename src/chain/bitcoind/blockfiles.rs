@@ -285,7 +285,7 @@ pub(crate) mod tests {
                 assert_eq!(read, record[offset as usize..][..length]);
             }
         }
-        assert!(files.read(place, 1_200, 100).is_err());
+        assert!(files.read(place, 20_200, 100).is_err());
         assert!(files.read(Place { file: 8, offset: 8 }, 0, 1).is_err());
         let mut whole = Vec::new();
         files.load(Kind::Blocks, 7, &mut whole).unwrap();
