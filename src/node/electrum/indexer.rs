@@ -239,7 +239,10 @@ impl Worker {
     /// Whether what failed may go well later. What can't is said, with the way out, and the server says that it is unavailable.
     fn can_retry(&mut self, error: &FollowError) -> bool {
         match error {
-            FollowError::NotThere(_) | FollowError::Files(_) | FollowError::Load(_) => {
+            FollowError::NotThere(_)
+            | FollowError::Files(_)
+            | FollowError::Lookup(_)
+            | FollowError::Load(_) => {
                 if self.retry >= MAX_RETRY_TIME {
                     tracing::warn!(%error, "the Electrum index waits");
                 }
