@@ -19,7 +19,7 @@ use std::sync::{Arc, OnceLock};
 
 use anyhow::Context as _;
 use bitcoin::hashes::Hash as _;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::bitcoin::Best;
@@ -126,6 +126,7 @@ pub async fn start(
         best: parts.best,
         mempool: parts.mempool,
         missed: parts.missed,
+        look: look_when_told(parts.stop.clone())?,
         stop: parts.stop,
         writer,
         data,
@@ -143,6 +144,32 @@ pub async fn start(
         admin: server.admin,
         task,
     })
+}
+
+/// SIGUSR1 means: look now, there may be something new. electrs, which asks its node every ten seconds, is told so by
+/// those who can't wait; here it is of use where the node does not tell of its mempool by ZMQ.
+fn look_when_told(stop: Stop) -> anyhow::Result<Arc<Notify>> {
+    let look = Arc::new(Notify::new());
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut told = signal(SignalKind::user_defined1()).context("can't watch signals")?;
+        let look = Arc::clone(&look);
+        tokio::spawn(async move {
+            let looking = async {
+                while told.recv().await.is_some() {
+                    look.notify_one();
+                }
+            };
+            tokio::select! {
+                () = looking => {}
+                () = stop.stopped() => {}
+            }
+        });
+    }
+    #[cfg(not(unix))]
+    drop(stop);
+    Ok(look)
 }
 
 /// Hands each question to who can answer it.

@@ -14,7 +14,7 @@ use bitcoin::Txid;
 use bitcoin::hashes::Hash as _;
 use bytes::Bytes;
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::SharedData;
 use crate::chain::Network;
@@ -49,6 +49,11 @@ const RETRY_TIME: Duration = Duration::from_millis(20);
 /// The longest of them.
 const MAX_RETRY_TIME: Duration = Duration::from_secs(5);
 
+/// Between two lists of the mempool of a node that does not tell what happens in it (ZMQ), or tells only of some (P2P).
+const LOOK_TIME: Duration = Duration::from_secs(2);
+/// They may take no more than this part of the time: a list of 100,000 transactions is 7 MB.
+const LOOK_SHARE: u32 = 50;
+
 /// Between two lines about how far the first build is.
 const LINE_TIME: Duration = Duration::from_secs(5);
 
@@ -60,6 +65,8 @@ pub struct Parts {
     pub best: watch::Receiver<Option<Best>>,
     pub mempool: mpsc::Receiver<FollowOutput>,
     pub missed: Arc<AtomicBool>,
+    /// Given when somebody wants the mempool to be looked at.
+    pub look: Arc<Notify>,
     pub stop: Stop,
     pub writer: Writer,
     pub data: SharedData,
@@ -126,6 +133,7 @@ fn run(mut parts: Parts, runtime: &Handle, is_stopped: Arc<AtomicBool>) {
         best: parts.best,
         mempool: parts.mempool,
         missed: parts.missed,
+        look: parts.look,
         stop: parts.stop,
         shared: parts.data,
         changes: parts.changes,
@@ -133,6 +141,7 @@ fn run(mut parts: Parts, runtime: &Handle, is_stopped: Arc<AtomicBool>) {
         runtime: runtime.clone(),
         waiting: VecDeque::new(),
         is_listed: false,
+        look_at: Instant::now(),
         retry: RETRY_TIME,
     };
     worker.work();
@@ -169,6 +178,7 @@ struct Worker {
     best: watch::Receiver<Option<Best>>,
     mempool: mpsc::Receiver<FollowOutput>,
     missed: Arc<AtomicBool>,
+    look: Arc<Notify>,
     stop: Stop,
     shared: SharedData,
     changes: mpsc::Sender<Arc<Change>>,
@@ -178,12 +188,15 @@ struct Worker {
     waiting: VecDeque<Bytes>,
     /// Whether the mempool is all here, as far as it was told of.
     is_listed: bool,
+    /// When to list it again, if the node does not tell what happens in it or the last list failed.
+    look_at: Instant,
     retry: Duration,
 }
 
 /// What there is to do.
 enum Wake {
     Best,
+    Look,
     Mempool(Vec<FollowOutput>),
     Retry,
     Stop,
@@ -204,13 +217,17 @@ impl Worker {
                     Err(_) => {}
                 }
             }
-            if !is_behind && (!self.is_listed || self.missed.swap(false, Ordering::Relaxed)) {
-                self.list_mempool();
+            if !is_behind {
+                if self.missed.swap(false, Ordering::Relaxed) || !self.is_listed {
+                    self.list_mempool();
+                }
+                self.open();
             }
             match self.wake(is_behind) {
                 Wake::Stop => return,
                 Wake::Best => is_behind = true,
                 Wake::Retry => {}
+                Wake::Look => self.is_listed = false,
                 Wake::Mempool(outputs) => self.take(outputs),
             }
         }
@@ -221,9 +238,15 @@ impl Worker {
             best,
             mempool,
             stop,
+            look,
+            look_at,
             retry,
+            is_listed,
             ..
         } = self;
+        let is_told = best.borrow().as_ref().is_none_or(|it| it.tells_mempool);
+        let looks = !is_behind && !(is_told && *is_listed);
+        let look_at = tokio::time::Instant::from_std(*look_at);
         self.runtime.block_on(async {
             let mut outputs = Vec::new();
             tokio::select! {
@@ -231,6 +254,8 @@ impl Worker {
                 () = stop.stopped() => Wake::Stop,
                 changed = best.changed() => if changed.is_ok() { Wake::Best } else { Wake::Stop },
                 () = tokio::time::sleep(*retry), if is_behind => Wake::Retry,
+                () = look.notified(), if !is_behind => Wake::Look,
+                () = tokio::time::sleep_until(look_at), if looks => Wake::Look,
                 taken = mempool.recv_many(&mut outputs, BATCH) => if taken > 0 { Wake::Mempool(outputs) } else { Wake::Stop },
             }
         })
@@ -284,42 +309,60 @@ impl Worker {
             follower,
             data,
             changes,
+            shared,
             ..
         } = self;
+        // Nobody is told of a tip of which nothing can be asked yet.
+        let is_open = shared.get().is_some();
         let store = follower.store().clone();
         let mut touched = Touched::default();
         let told = follower.follow(best.hash.to_byte_array(), &progress, |step| {
             settle(data, store.view(), &step, &mut touched);
             if touched.scripts.len() > MAX_TOUCHED {
-                tell(data, changes, std::mem::take(&mut touched), true);
+                tell(data, changes, std::mem::take(&mut touched), is_open);
             }
         });
         // What the first build brought, no step told of.
         data.change().view = store.view();
-        tell(data, changes, touched, true);
+        tell(data, changes, touched, is_open);
         told?;
-        if self.shared.set(Arc::clone(&self.data)).is_ok() {
-            let tip = store.view().chain.tip().map(|(height, _)| height);
-            tracing::info!(height = tip, "the Electrum index is at the tip");
-            tell(&self.data, &self.changes, Touched::default(), true);
-        }
         self.add_waiting();
         self.follower.persist()
     }
 
+    /// Lets questions be answered: once there are chain and mempool, a wallet that comes back misses nothing that it had seen.
+    fn open(&mut self) {
+        let is_here = {
+            let best = self.best.borrow();
+            best.as_ref().and_then(|it| it.blocks.as_ref()) == Some(&self.blocks)
+        };
+        if !is_here || self.shared.set(Arc::clone(&self.data)).is_err() {
+            return;
+        }
+        let view = self.follower.store().view();
+        let height = view.chain.tip().map(|(height, _)| height);
+        // Programs that start electrs wait for its words.
+        tracing::info!(height, "serving Electrum RPC: the index is at the tip");
+        tell(&self.data, &self.changes, Touched::default(), true);
+    }
+
     /// Lists the mempool anew, and fetches what is not here.
     fn list_mempool(&mut self) {
-        let Some(rpc) = self.best.borrow().as_ref().map(|best| best.rpc.clone()) else {
-            return;
-        };
+        let began = Instant::now();
+        self.is_listed = self.try_list_mempool().is_some();
+        self.look_at = Instant::now() + LOOK_TIME.max(began.elapsed() * LOOK_SHARE);
+    }
+
+    /// `None`: something failed, or a block came first, and the list is not complete.
+    fn try_list_mempool(&mut self) -> Option<()> {
+        let rpc = self.best.borrow().as_ref().map(|best| best.rpc.clone())?;
         let list = match self.runtime.block_on(rpc.raw_mempool_with_sequence()) {
             Ok(list) => list,
             Err(error) => {
                 tracing::debug!(%error, "the mempool can't be listed now");
-                return;
+                return None;
             }
         };
-        self.is_listed = true;
         let listed: BTreeSet<Hash> = list.ids.iter().map(|id| id.to_byte_array()).collect();
         let mut touched = Touched::default();
         let here = self.data.state().mempool.txids();
@@ -336,16 +379,15 @@ impl Worker {
                 Ok(bodies) => self.add(bodies.into_iter().flatten().collect()),
                 Err(error) => {
                     tracing::debug!(%error, "the mempool's transactions can't be fetched now");
-                    self.is_listed = false;
-                    return;
+                    return None;
                 }
             }
             // Blocks first.
             if self.best.has_changed().unwrap_or(true) {
-                self.is_listed = false;
-                return;
+                return None;
             }
         }
+        Some(())
     }
 
     fn take(&mut self, outputs: Vec<FollowOutput>) {
