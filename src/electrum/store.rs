@@ -6,6 +6,7 @@
 //! - [`lookup`]: transactions and histories read back
 //! - [`answer`]: what sessions are told
 //! - [`follow`]: keeps the index at the node's tip
+//! - [`settle`]: brings steps of the chain and news of the mempool together
 //!
 //! A process that ends at any moment leaves either all rows of a block or none. The blocks of the last [`UNDO_BLOCKS`] can be taken
 //! away again by what is kept beside them; the first build ends so far below the tip.
@@ -15,6 +16,7 @@ pub mod follow;
 pub mod load;
 pub mod locate;
 pub mod lookup;
+pub mod settle;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};

@@ -181,7 +181,7 @@ impl World {
 }
 
 /// Undo data with scripts as they are, and the checksum.
-fn undo_record((block, spent): &(Block, Vec<Vec<TxOut>>)) -> Vec<u8> {
+pub(super) fn undo_record((block, spent): &(Block, Vec<Vec<TxOut>>)) -> Vec<u8> {
     let mut bytes = vec![spent.len() as u8];
     for outputs in spent {
         bytes.push(outputs.len() as u8);

@@ -3,7 +3,7 @@
 //! It is a thread, for it waits on the disk. Blocks come before anything else; the mempool is taken in batches between them, and
 //! is listed anew when the index has caught up, or when something of it was lost.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -12,7 +12,6 @@ use std::time::{Duration, Instant};
 
 use bitcoin::Txid;
 use bitcoin::hashes::Hash as _;
-use bytes::Bytes;
 use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
@@ -20,26 +19,21 @@ use super::SharedData;
 use crate::chain::Network;
 use crate::chain::bitcoind::blockfiles::BlockFiles;
 use crate::chain::bitcoind::follow::FollowOutput;
-use crate::electrum::mempool::{Coin, NotAdded, Touched};
+use crate::electrum::mempool::Touched;
 use crate::electrum::protocol::info::Info;
 use crate::electrum::query::Change;
-use crate::electrum::script_hash::ScriptHash;
+use crate::electrum::store::Writer;
 use crate::electrum::store::answer::Data;
 use crate::electrum::store::follow::{FollowError, Follower, Progress, Step};
 use crate::electrum::store::load::LoadProgress;
-use crate::electrum::store::lookup::{Lookup, LookupError, parse};
-use crate::electrum::store::{View, Writer};
-use crate::mempool::OutPoint;
+use crate::electrum::store::lookup::Lookup;
+use crate::electrum::store::settle::Settler;
 use crate::merkle::Hash;
 use crate::node::bitcoin::Best;
 use crate::node::stop::Stop;
 
 /// Transactions that are taken into the mempool before a block gets its turn: some milliseconds of work.
 const BATCH: usize = 256;
-
-/// Transactions that wait for another one, on whose outputs they build. Reason: the node tells of parents first, so these are few;
-/// beyond it the oldest are dropped, and come with the next list.
-const MAX_WAITING: usize = 10_000;
 
 /// Scripts of one change. Reason: as many as some blocks touch; when more blocks come at once, clients are told in between.
 const MAX_TOUCHED: usize = 100_000;
@@ -127,7 +121,7 @@ fn run(mut parts: Parts, runtime: &Handle, is_stopped: Arc<AtomicBool>) {
     let memory = parts.cache_bytes.max(512 << 20);
     let follower = Follower::new(parts.writer, files, buckets, memory, is_stopped);
     let mut worker = Worker {
-        data: Arc::new(Data::new(lookup)),
+        settler: Settler::new(Arc::new(Data::new(lookup))),
         follower,
         blocks,
         best: parts.best,
@@ -139,7 +133,6 @@ fn run(mut parts: Parts, runtime: &Handle, is_stopped: Arc<AtomicBool>) {
         changes: parts.changes,
         info: parts.info,
         runtime: runtime.clone(),
-        waiting: VecDeque::new(),
         is_listed: false,
         look_at: Instant::now(),
         retry: RETRY_TIME,
@@ -171,7 +164,7 @@ async fn first_blocks(parts: &mut Parts) -> Option<PathBuf> {
 }
 
 struct Worker {
-    data: Arc<Data>,
+    settler: Settler,
     follower: Follower,
     /// The files that the index speaks of.
     blocks: PathBuf,
@@ -184,8 +177,6 @@ struct Worker {
     changes: mpsc::Sender<Arc<Change>>,
     info: watch::Sender<Arc<Info>>,
     runtime: Handle,
-    /// Transactions that came before what they spend.
-    waiting: VecDeque<Bytes>,
     /// Whether the mempool is all here, as far as it was told of.
     is_listed: bool,
     /// When to list it again, if the node does not tell what happens in it or the last list failed.
@@ -307,9 +298,10 @@ impl Worker {
         };
         let Self {
             follower,
-            data,
+            settler,
             changes,
             shared,
+            is_listed,
             ..
         } = self;
         // Nobody is told of a tip of which nothing can be asked yet.
@@ -317,16 +309,20 @@ impl Worker {
         let store = follower.store().clone();
         let mut touched = Touched::default();
         let told = follower.follow(best.hash.to_byte_array(), &progress, |step| {
-            settle(data, store.view(), &step, &mut touched);
+            // What the node puts back it may have told of before, when it was no news.
+            *is_listed &= matches!(step, Step::Added(..));
+            settler.step(store.view(), &step, &mut touched);
             if touched.scripts.len() > MAX_TOUCHED {
-                tell(data, changes, std::mem::take(&mut touched), is_open);
+                tell(settler, changes, std::mem::take(&mut touched), is_open);
             }
         });
         // What the first build brought, no step told of.
-        data.change().view = store.view();
-        tell(data, changes, touched, is_open);
+        settler.data().change().view = store.view();
+        tell(settler, changes, touched, is_open);
         told?;
-        self.add_waiting();
+        let mut touched = Touched::default();
+        self.settler.add_waiting(&mut touched);
+        self.tell(touched, false);
         self.follower.persist()
     }
 
@@ -336,14 +332,14 @@ impl Worker {
             let best = self.best.borrow();
             best.as_ref().and_then(|it| it.blocks.as_ref()) == Some(&self.blocks)
         };
-        if !is_here || self.shared.set(Arc::clone(&self.data)).is_err() {
+        if !is_here || self.shared.set(Arc::clone(self.settler.data())).is_err() {
             return;
         }
         let view = self.follower.store().view();
         let height = view.chain.tip().map(|(height, _)| height);
         // Programs that start electrs wait for its words.
         tracing::info!(height, "serving Electrum RPC: the index is at the tip");
-        tell(&self.data, &self.changes, Touched::default(), true);
+        self.tell(Touched::default(), true);
     }
 
     /// Lists the mempool anew, and fetches what is not here.
@@ -365,18 +361,21 @@ impl Worker {
         };
         let listed: BTreeSet<Hash> = list.ids.iter().map(|id| id.to_byte_array()).collect();
         let mut touched = Touched::default();
-        let here = self.data.state().mempool.txids();
-        for gone in here.iter().filter(|txid| !listed.contains(*txid)) {
-            self.data.change().mempool.remove(gone, &mut touched);
-        }
-        tell(&self.data, &self.changes, touched, false);
+        self.settler.keep(&listed, &mut touched);
+        self.tell(touched, false);
+        let here = self.settler.data().state().mempool.txids();
         let missing = list.ids.into_iter();
         let missing: Vec<Txid> = missing
             .filter(|id| !here.contains(&id.to_byte_array()))
             .collect();
         for ids in missing.chunks(crate::chain::bitcoind::rpc::MAX_BATCH) {
             match self.runtime.block_on(rpc.raw_transactions(ids)) {
-                Ok(bodies) => self.add(bodies.into_iter().flatten().collect()),
+                Ok(bodies) => {
+                    let mut touched = Touched::default();
+                    let bodies = bodies.into_iter().flatten().collect();
+                    self.settler.add(bodies, &mut touched);
+                    self.tell(touched, false);
+                }
                 Err(error) => {
                     tracing::debug!(%error, "the mempool's transactions can't be fetched now");
                     return None;
@@ -396,136 +395,29 @@ impl Worker {
             return;
         }
         for output in outputs {
+            let mut touched = Touched::default();
             match output {
-                FollowOutput::Add(transactions) => self.add(transactions),
+                FollowOutput::Add(transactions) => self.settler.add(transactions, &mut touched),
                 FollowOutput::Demote(ids) => {
-                    let mut touched = Touched::default();
-                    let mut state = self.data.change();
-                    for id in ids {
-                        state.mempool.remove(&id.to_byte_array(), &mut touched);
-                    }
-                    drop(state);
-                    tell(&self.data, &self.changes, touched, false);
+                    let ids: BTreeSet<Hash> = ids.iter().map(|id| id.to_byte_array()).collect();
+                    self.settler.demote(&ids, &mut touched);
                 }
                 FollowOutput::Trouble(_) => {}
             }
+            self.tell(touched, false);
         }
     }
 
-    fn add(&mut self, transactions: Vec<Bytes>) {
-        let mut touched = Touched::default();
-        for transaction in transactions {
-            self.add_one(transaction, &mut touched);
-        }
-        let are_new = !touched.scripts.is_empty();
-        tell(&self.data, &self.changes, touched, false);
-        if are_new && !self.waiting.is_empty() {
-            self.add_waiting();
-        }
+    fn tell(&self, touched: Touched, has_tip: bool) {
+        tell(&self.settler, &self.changes, touched, has_tip);
     }
-
-    /// Tries once more those that lacked something, until none finds what it lacks.
-    fn add_waiting(&mut self) {
-        loop {
-            let before = self.waiting.len();
-            let mut touched = Touched::default();
-            for transaction in std::mem::take(&mut self.waiting) {
-                self.add_one(transaction, &mut touched);
-            }
-            tell(&self.data, &self.changes, touched, false);
-            if self.waiting.len() >= before {
-                return;
-            }
-        }
-    }
-
-    fn add_one(&mut self, transaction: Bytes, touched: &mut Touched) {
-        let Ok(outside) = self.data.state().mempool.spends_outside(&transaction) else {
-            return;
-        };
-        let view = Arc::clone(&self.data.state().view);
-        let confirmed = match coins(&self.data, &view, outside) {
-            Ok(confirmed) => confirmed,
-            Err(error) => {
-                tracing::error!(%error, "what a transaction of the mempool spends can't be looked up");
-                return;
-            }
-        };
-        let added = self
-            .data
-            .change()
-            .mempool
-            .add(transaction.clone(), &confirmed, touched);
-        if let Err(NotAdded::Lacking(_)) = added {
-            if self.waiting.len() >= MAX_WAITING {
-                self.waiting.pop_front();
-            }
-            self.waiting.push_back(transaction);
-        }
-    }
-}
-
-/// Confirmed outputs that a transaction spends.
-fn coins(
-    data: &Data,
-    view: &View,
-    outside: Vec<OutPoint>,
-) -> Result<BTreeMap<OutPoint, Coin>, LookupError> {
-    let mut coins = BTreeMap::new();
-    for outpoint in outside {
-        let Some(found) = data.lookup().find(view, &outpoint.txid)? else {
-            continue;
-        };
-        let output = parse(&found)?.outputs().nth(outpoint.index as usize);
-        coins.extend(output.map(|output| {
-            let script = ScriptHash::of(output.script);
-            let value = output.value;
-            (outpoint, Coin { script, value })
-        }));
-    }
-    Ok(coins)
-}
-
-/// Changes chain and mempool together.
-fn settle(data: &Data, view: Arc<View>, step: &Step, touched: &mut Touched) {
-    let mut state = data.change();
-    state.view = view;
-    let block = match step {
-        Step::Added(_, block) => {
-            state.mempool.confirm(&block.txids, &block.spent, touched);
-            block
-        }
-        Step::Removed(_, block) => {
-            state.mempool.unconfirm(&block.txids, touched);
-            block
-        }
-    };
-    drop(state);
-    touched.scripts.extend(&block.scripts);
-    touched
-        .outpoints
-        .extend(block.spent.iter().chain(&block.made));
 }
 
 /// Tells the server; it waits while the server takes nothing.
-fn tell(data: &Data, changes: &mpsc::Sender<Arc<Change>>, touched: Touched, has_tip: bool) {
-    if touched.scripts.is_empty() && touched.outpoints.is_empty() && !has_tip {
-        return;
+fn tell(settler: &Settler, changes: &mpsc::Sender<Arc<Change>>, touched: Touched, has_tip: bool) {
+    if let Some(change) = settler.change(touched, has_tip) {
+        changes.blocking_send(Arc::new(change)).ok();
     }
-    let tip = match data.tip() {
-        Ok(tip) => tip.filter(|_| has_tip),
-        Err(error) => {
-            tracing::error!(%error, "the tip can't be read from the index");
-            None
-        }
-    };
-    let outpoints = touched.outpoints.into_iter();
-    let change = Change {
-        tip,
-        scripts: touched.scripts.into_iter().collect(),
-        outpoints: outpoints.map(|one| (one.txid, one.index)).collect(),
-    };
-    changes.blocking_send(Arc::new(change)).ok();
 }
 
 /// Lines about long work, not too many.
