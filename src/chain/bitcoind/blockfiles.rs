@@ -275,7 +275,13 @@ pub(crate) mod tests {
         let folder = tempfile::tempdir().unwrap();
         let record: Vec<u8> = (0..=255).collect();
         let xor = [1, 2, 3, 4, 5, 6, 7, 255];
-        write(folder.path(), Kind::Blocks, 7, &[record.clone()], xor);
+        write(
+            folder.path(),
+            Kind::Blocks,
+            7,
+            std::slice::from_ref(&record),
+            xor,
+        );
         let files = BlockFiles::open(folder.path(), Network::Regtest).unwrap();
         assert_eq!(files.numbers().unwrap(), [7]);
         let place = Place { file: 7, offset: 8 };

@@ -130,10 +130,10 @@ impl Lookup {
     /// As [`Lookup::transaction`].
     pub fn find(&self, view: &View, txid: &Hash) -> Result<Option<Found>, LookupError> {
         for number in self.store.numbers_of_txid(view, txid)? {
-            if let Some(found) = self.transaction(view, number)? {
-                if parse(&found)?.txid() == *txid {
-                    return Ok(Some(found));
-                }
+            if let Some(found) = self.transaction(view, number)?
+                && parse(&found)?.txid() == *txid
+            {
+                return Ok(Some(found));
             }
         }
         Ok(None)

@@ -219,11 +219,7 @@ pub fn start(parts: Parts, specs: &[NodeSpec]) -> (BitcoinHandle, JoinHandle<()>
         reports,
         stop: parts.stop,
     };
-    let links: Vec<Link> = specs
-        .iter()
-        .enumerate()
-        .map(|(node, spec)| attend(&shared, node, spec, parts.seed.wrapping_add(node as u64)))
-        .collect();
+    let links = attend_all(&shared, specs, parts.seed);
     let have_rpc: Vec<bool> = links.iter().map(|link| link.rpc().is_some()).collect();
     let (flag, now) = (parts.identity.flag, shared.clock.now());
     let own_node = !specs.is_empty();
@@ -277,6 +273,13 @@ pub fn start(parts: Parts, specs: &[NodeSpec]) -> (BitcoinHandle, JoinHandle<()>
         queries,
     };
     (handle, desk)
+}
+
+/// See [`attend`]; each node has a seed of its own.
+fn attend_all(shared: &Shared, specs: &[NodeSpec], seed: u64) -> Vec<Link> {
+    let each = specs.iter().enumerate();
+    each.map(|(node, spec)| attend(shared, node, spec, seed.wrapping_add(node as u64)))
+        .collect()
 }
 
 /// What is going to be accepted, if anything is.

@@ -40,7 +40,7 @@ const MAX_TOUCHED: usize = 100_000;
 
 /// Between tries to read what the node may be writing at this moment.
 const RETRY_TIME: Duration = Duration::from_millis(20);
-/// The longest of them.
+/// The longest of them. Reason: whoever mends a disk or starts bitcoind again wants to see it go on.
 const MAX_RETRY_TIME: Duration = Duration::from_secs(5);
 
 /// Between two lists of the mempool of a node that does not tell what happens in it (ZMQ), or tells only of some (P2P).
@@ -236,7 +236,7 @@ impl Worker {
             ..
         } = self;
         let is_told = best.borrow().as_ref().is_none_or(|it| it.tells_mempool);
-        let looks = !is_behind && !(is_told && *is_listed);
+        let looks = !(is_behind || is_told && *is_listed);
         let look_at = tokio::time::Instant::from_std(*look_at);
         self.runtime.block_on(async {
             let mut outputs = Vec::new();

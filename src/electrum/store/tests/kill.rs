@@ -12,9 +12,8 @@ use super::*;
 /// What the child is told by.
 const FOLDER: &str = "BLOCKTORRENT_KILL_FOLDER";
 
-/// The child: follows the tips that a file lists, again and again, until it is killed.
+/// The child, which `a_killed_process_leaves_an_index_of_whole_blocks` starts: follows the tips that a file lists, again and again, until it is killed.
 #[test]
-#[ignore = "it is started by `a_killed_process_leaves_an_index_of_whole_blocks`"]
 fn child() {
     let Some(folder) = std::env::var_os(FOLDER) else {
         return;
@@ -44,7 +43,6 @@ fn run_and_kill(folder: &Path, delay: Duration) {
         .args([
             "electrum::store::tests::kill::child",
             "--exact",
-            "--ignored",
             "--nocapture",
         ])
         .env(FOLDER, folder)
