@@ -8,12 +8,12 @@ use bitcoin::hashes::Hash as _;
 use tokio::sync::mpsc;
 use tokio::sync::mpsc::error::TrySendError;
 
+use super::desk::Shared;
 use super::ledger::NodeNumber;
 use crate::chain::bitcoind::Rpc;
 use crate::chain::bitcoind::follow::{FollowInput, FollowOutput, follow};
 use crate::chain::bitcoind::mempool::{Feed, Mempool};
-use crate::net::Clock;
-use crate::node::engine::{Command, EngineHandle};
+use crate::node::engine::Command;
 
 /// What is told and not yet taken: the transactions of a block, twice. Beyond it the mempool is listed anew.
 const MAX_INPUTS: usize = 8_192;
@@ -60,8 +60,9 @@ impl Besides {
 }
 
 impl Follower {
-    /// Follows nobody's mempool yet, into `engine`; what is given out goes `besides` too, if there is room.
-    pub fn start(engine: EngineHandle, clock: Clock, seed: u64, besides: Option<Besides>) -> Self {
+    /// Follows nobody's mempool yet, into the engine; what is given out goes `besides` too, if there is room.
+    pub fn start(shared: &Shared, seed: u64, besides: Option<Besides>) -> Self {
+        let (engine, clock) = (shared.engine.clone(), shared.clock);
         let (inputs, read_inputs) = mpsc::channel(MAX_INPUTS);
         let (outputs, mut read_outputs) = mpsc::channel(MAX_OUTPUTS);
         let mempool = Mempool::new(Feed::None, clock.now(), seed);

@@ -227,12 +227,7 @@ pub fn start(parts: Parts, specs: &[NodeSpec]) -> (BitcoinHandle, JoinHandle<()>
     let desk = Desk {
         links,
         nodes: Nodes::new(&have_rpc, now, parts.seed),
-        follower: Follower::start(
-            shared.engine.clone(),
-            shared.clock,
-            parts.seed,
-            parts.mempool,
-        ),
+        follower: Follower::start(&shared, parts.seed, parts.mempool),
         dialler: Dialler {
             identity: parts.identity,
             events,
