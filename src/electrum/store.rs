@@ -433,4 +433,6 @@ impl Writer {
 }
 
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod tests;
