@@ -305,6 +305,12 @@ impl Mempool {
         *entry.outputs.get(outpoint.index as usize)?
     }
 
+    /// Whether a transaction in it has this output, be it one that pays nobody.
+    pub fn has_output(&self, outpoint: &OutPoint) -> bool {
+        let entry = self.entries.get(&outpoint.txid);
+        entry.is_some_and(|entry| (outpoint.index as usize) < entry.outputs.len())
+    }
+
     /// Which transaction in it spends an output.
     pub fn spender(&self, outpoint: &OutPoint) -> Option<Hash> {
         self.spenders.get(outpoint).copied()

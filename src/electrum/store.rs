@@ -446,4 +446,6 @@ impl Writer {
 }
 
 #[cfg(test)]
+mod model;
+#[cfg(test)]
 mod tests;

@@ -318,11 +318,10 @@ fn chain(kind: Name, bound: &Bound) -> Result<Action, Failure> {
             Query::Header { height, checkpoint }
         }
         Name::BlockHeaders => {
-            let (start, count) = (bound.number(0)?, bound.number(1)?.min(MAX_HEADERS));
-            let checkpoint = match count {
-                0 => None,
-                count => checkpoint(bound, 2, u64::from(start) + u64::from(count) - 1)?,
-            };
+            let start = bound.number_or_more(0)?;
+            let count = bound.number_or_more(1)?.min(MAX_HEADERS);
+            // It is to cover the last header that there is, which may be earlier than the last one asked for (ElectrumX).
+            let checkpoint = Some(bound.number_or_more(2)?).filter(|height| *height > 0);
             Query::Headers {
                 start,
                 count,
@@ -473,6 +472,18 @@ mod tests {
             asked("blockchain.block.headers", json!([0, 5_000])),
             headers
         );
+        let headers = Query::Headers {
+            start: u32::MAX,
+            count: MAX_HEADERS,
+            checkpoint: Some(8),
+        };
+        assert_eq!(
+            asked(
+                "blockchain.block.headers",
+                json!([1u64 << 40, 1u64 << 50, 8])
+            ),
+            headers
+        );
         let fee = Query::EstimateFee {
             blocks: 2,
             mode: Some(FeeMode::Economical),
@@ -526,12 +537,7 @@ mod tests {
             ("blockchain.block.header", json!([9, 8]), code::BAD_REQUEST),
             (
                 "blockchain.block.headers",
-                json!([0, 10, 8]),
-                code::BAD_REQUEST,
-            ),
-            (
-                "blockchain.block.headers",
-                json!([4_294_967_295_u64, 10, 8]),
+                json!([0, -1, 8]),
                 code::BAD_REQUEST,
             ),
             (

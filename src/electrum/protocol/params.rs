@@ -115,7 +115,15 @@ impl Bound {
             .ok_or_else(|| self.wrong(index, "a non-negative integer"))
     }
 
-    /// The same, with 0 as the default.
+    /// A whole number of at least 0, by default 0, where a number may be larger than whatever there is: beyond 32 bits it stands for the largest.
+    pub fn number_or_more(&self, index: usize) -> Result<u32, Failure> {
+        match self.value(index).as_u64() {
+            Some(number) => Ok(u32::try_from(number).unwrap_or(u32::MAX)),
+            None => self.number_or_zero(index),
+        }
+    }
+
+    /// As [`Bound::number`], with 0 as the default.
     pub fn number_or_zero(&self, index: usize) -> Result<u32, Failure> {
         match self.value(index) {
             Value::Null => Ok(0),

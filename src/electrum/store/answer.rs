@@ -9,7 +9,7 @@ use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 use bytes::Bytes;
 
 use super::View;
-use super::lookup::{Found, Lookup, LookupError, parse};
+use super::lookup::{Lookup, LookupError, parse};
 use crate::electrum::history::History;
 use crate::electrum::mempool::Mempool;
 use crate::electrum::proof;
@@ -149,7 +149,14 @@ impl Data {
             return Ok(None);
         }
         work.looked_at += 1;
-        self.other(&work.view, &work.query).map(Some)
+        let answer = self.other(&work.view, &work.query);
+        let state = self.state();
+        if needs_both(&work.query) && !Arc::ptr_eq(&state.view, &work.view) {
+            // What left the mempool meanwhile is in a block that was not looked at.
+            work.view = Arc::clone(&state.view);
+            return Ok(None);
+        }
+        answer.map(Some)
     }
 
     fn other(&self, view: &View, query: &Query) -> Result<Answer, Failed> {
@@ -223,13 +230,15 @@ impl Data {
         if let Some(bytes) = self.state().mempool.transaction(txid) {
             return Ok(Answer::Transaction(bytes.clone()));
         }
-        let found = self.found(view, txid)?;
-        Ok(Answer::Transaction(Bytes::from(found.bytes)))
-    }
-
-    fn found(&self, view: &View, txid: &Hash) -> Result<Found, Failed> {
         let found = self.lookup.find(view, txid)?;
-        found.ok_or_else(|| bad("no such mempool or blockchain transaction".into()))
+        // In the node's words, which ElectrumX passes on.
+        let found = found.ok_or_else(|| {
+            Failed::Refused(Refusal::Node {
+                code: -5,
+                message: "No such mempool or blockchain transaction".into(),
+            })
+        })?;
+        Ok(Answer::Transaction(Bytes::from(found.bytes)))
     }
 
     fn merkle(&self, view: &View, txid: &Hash, height: Option<u32>) -> Result<Answer, Failed> {
@@ -295,14 +304,16 @@ impl Data {
             let funder = state
                 .mempool
                 .place(txid)
-                .filter(|_| state.mempool.output(&outpoint).is_some());
+                .filter(|_| state.mempool.has_output(&outpoint));
             return Ok(Answer::Outpoint {
                 funder: funder.map(Place::Mempool),
                 spender: in_mempool(&state),
             });
         };
         let transaction = parse(&found)?;
-        let Some(output) = transaction.outputs().nth(index as usize) else {
+        // The genesis block's output is none: it can't be spent, and height 0 means the mempool.
+        let mut outputs = transaction.outputs().filter(|_| found.height > 0);
+        let Some(output) = outputs.nth(index as usize) else {
             return Ok(Answer::Outpoint {
                 funder: None,
                 spender: None,
@@ -318,6 +329,11 @@ impl Data {
             spender: spender.or_else(|| in_mempool(&self.state())),
         })
     }
+}
+
+/// Whether a question, not of a script, is about the mempool as well as the chain.
+fn needs_both(query: &Query) -> bool {
+    matches!(query, Query::Outpoint { .. } | Query::Transaction(_))
 }
 
 /// The script that a question is about.
