@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use serde::{Deserialize, Deserializer, de};
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
 use super::error::ConfigError;
 use super::options::Options;
@@ -75,6 +75,12 @@ impl fmt::Display for ElectrumAddress {
             ElectrumTransport::Wss => "wss",
         };
         write!(formatter, "{transport}://{}", self.address)
+    }
+}
+
+impl Serialize for ElectrumAddress {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
     }
 }
 

@@ -7,10 +7,15 @@
 //!                                         the node's RPC ◀── daemon ◀────────────────────┘
 //! ```
 //!
-//! - `indexer`: the one who writes; - `workers`: who answer from what is written; - `daemon`: what only the node can answer
+//! - `indexer`: the one who writes, and `progress`: how far it is
+//! - `workers`: who answer from what is written; `daemon`: what only the node can answer
+//! - `banner`: what wallets are greeted by; `handle`: what is told and asked by RPC
 
+mod banner;
 mod daemon;
+mod handle;
 mod indexer;
+mod progress;
 mod workers;
 
 use std::path::{Path, PathBuf};
@@ -26,12 +31,16 @@ use super::bitcoin::Best;
 use super::stop::Stop;
 use crate::chain::Network;
 use crate::chain::bitcoind::follow::FollowOutput;
-use crate::config::{ElectrumOptions, ElectrumTransport};
-use crate::electrum::protocol::info::{Info, MAX_BANNER_BYTES};
+use crate::config::{ElectrumAddress, ElectrumOptions, ElectrumTransport};
+use crate::electrum::protocol::info::Info;
 use crate::electrum::query::Change;
-use crate::electrum::server::{Admin, Asked, Certificate, Options, Server, Transport, Wires};
+use crate::electrum::server::{Asked, Bound, Certificate, Options, Transport, Wires};
 use crate::electrum::store::answer::Data;
 use crate::electrum::store::{Store, Writer};
+use banner::Banner;
+use progress::SharedProgress;
+
+pub use handle::ElectrumHandle;
 
 /// Questions on the way to those who answer them. Reason: each session may have a few; what finds no room waits in its session.
 const MAX_ASKED: usize = 4_096;
@@ -41,7 +50,6 @@ const MAX_ASKED: usize = 4_096;
 const MAX_CHANGES: usize = 64;
 
 /// What this part is given by the node around it.
-#[derive(Debug)]
 pub struct Parts {
     /// The network.
     pub network: Network,
@@ -55,21 +63,20 @@ pub struct Parts {
     pub missed: Arc<AtomicBool>,
     /// The signal to end.
     pub stop: Stop,
+    /// The index.
+    pub writer: Writer,
+    /// The sockets.
+    pub ready: Ready,
+}
+
+/// What can be refused by what the operator said, before anything runs.
+pub struct Ready {
+    bound: Bound,
+    banner: Banner,
 }
 
 /// What answers, once there is something to answer from.
 type SharedData = Arc<OnceLock<Arc<Data>>>;
-
-/// The server as it runs.
-#[derive(Debug)]
-pub struct Electrum {
-    /// Where it listens.
-    pub addresses: Vec<(Transport, std::net::SocketAddr)>,
-    /// For those who operate it.
-    pub admin: Admin,
-    /// Ends when everything has ended.
-    pub task: JoinHandle<()>,
-}
 
 /// Opens the index, before anything else runs that would have to be ended if it can't be used.
 ///
@@ -85,37 +92,76 @@ pub fn open(options: &ElectrumOptions, folder: &Path, network: Network) -> anyho
     Ok(writer)
 }
 
-/// Starts it.
+/// Takes the addresses where wallets are served, if there are any.
 ///
 /// # Errors
 ///
-/// If it can't listen, or the banner or the certificate can't be read.
-pub async fn start(
+/// If it can't listen there, or the banner or the certificate can't be read.
+pub async fn bind(options: &ElectrumOptions, folder: &Path) -> anyhow::Result<Option<Ready>> {
+    if !options.is_on() {
+        return Ok(None);
+    }
+    let banner = Banner::open(options.banner.as_deref())?;
+    let bound = Bound::new(server_options(options, folder)).await;
+    let bound = bound.context("wallets can't be served")?;
+    Ok(Some(Ready { bound, banner }))
+}
+
+/// Where that is.
+pub fn listens_at(ready: &Ready) -> Vec<ElectrumAddress> {
+    let written = ready.bound.addresses.iter().map(|(transport, address)| {
+        let transport = match transport {
+            Transport::Tcp => ElectrumTransport::Tcp,
+            Transport::Ssl => ElectrumTransport::Ssl,
+            Transport::Ws => ElectrumTransport::Ws,
+            Transport::Wss => ElectrumTransport::Wss,
+        };
+        ElectrumAddress {
+            transport,
+            address: *address,
+        }
+    });
+    written.collect()
+}
+
+/// Starts it. What is given back first is for those who operate it; the task ends when everything has ended.
+///
+/// # Errors
+///
+/// If the system gives no threads.
+pub fn start(
     options: &ElectrumOptions,
-    writer: Writer,
     parts: Parts,
-) -> anyhow::Result<Electrum> {
-    let info = info(options, parts.network)?;
+) -> anyhow::Result<(ElectrumHandle, JoinHandle<()>)> {
+    let addresses = listens_at(&parts.ready);
+    let Ready { bound, banner } = parts.ready;
+    let info = info(options, parts.network, banner.text());
     let (tell_info, info) = watch::channel(Arc::new(info));
     let (asked, read_asked) = mpsc::channel::<Asked>(MAX_ASKED);
     let (changes, read_changes) = mpsc::channel::<Arc<Change>>(MAX_CHANGES);
     let data = SharedData::default();
+    let progress = SharedProgress::default();
     let wires = Wires {
         info,
         tip: None,
-        data: asked,
+        data: asked.clone(),
         changes: read_changes,
         peers: None,
     };
     let stop = parts.stop.clone();
-    let stopped = async move { stop.stopped().await };
-    let server = Server::start(server_options(options, &parts.folder), wires, stopped).await?;
-    for (transport, address) in &server.addresses {
-        tracing::info!(
-            "Electrum wallets are served at {}://{address}",
-            transport.name()
-        );
-    }
+    let server = bound.serve(wires, async move { stop.stopped().await });
+    let banner = banner.keep_fresh(tell_info.clone());
+    let handle = ElectrumHandle {
+        network: parts.network,
+        addresses,
+        admin: server.admin,
+        best: parts.best.clone(),
+        store: parts.writer.store().clone(),
+        data: Arc::clone(&data),
+        progress: progress.clone(),
+        asked,
+        banner: banner.clone(),
+    };
     let pool = workers::Pool::start(Arc::clone(&data)).context("can't start threads")?;
     let daemon = daemon::Daemon::new(parts.best.clone(), Arc::clone(&data));
     let router = tokio::spawn(route(read_asked, pool, daemon));
@@ -127,22 +173,20 @@ pub async fn start(
         mempool: parts.mempool,
         missed: parts.missed,
         stop: parts.stop,
-        writer,
+        writer: parts.writer,
         data,
         changes,
         info: tell_info,
+        progress,
     })
     .context("can't start a thread")?;
     let task = tokio::spawn(async move {
         server.task.await.ok();
+        banner.end();
         router.abort();
         indexer.ended().await;
     });
-    Ok(Electrum {
-        addresses: server.addresses,
-        admin: server.admin,
-        task,
-    })
+    Ok((handle, task))
 }
 
 /// Hands each question to who can answer it.
@@ -180,28 +224,19 @@ fn server_options(options: &ElectrumOptions, folder: &Path) -> Options {
     }
 }
 
-fn info(options: &ElectrumOptions, network: Network) -> anyhow::Result<Info> {
-    let version = env!("CARGO_PKG_VERSION");
-    let banner = match &options.banner {
-        Some(path) => {
-            let text = std::fs::read_to_string(path)
-                .with_context(|| format!("can't read `electrum-banner` {}", path.display()))?;
-            anyhow::ensure!(
-                text.len() <= MAX_BANNER_BYTES,
-                "`electrum-banner` {} is longer than {MAX_BANNER_BYTES} bytes",
-                path.display()
-            );
-            text
-        }
-        None => format!("Blocktorrent {version}"),
-    };
-    Ok(Info {
-        software: format!("Blocktorrent {version}"),
+fn info(options: &ElectrumOptions, network: Network, banner: String) -> Info {
+    Info {
+        software: software(),
         genesis: network.genesis().block_hash().to_byte_array(),
         hosts: std::collections::BTreeMap::new(),
         node: String::new(),
         banner,
         donation_address: options.donation_address.clone(),
         peers: Vec::new(),
-    })
+    }
+}
+
+/// What the server calls itself.
+fn software() -> String {
+    format!("Blocktorrent {}", env!("CARGO_PKG_VERSION"))
 }

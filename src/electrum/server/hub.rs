@@ -389,6 +389,7 @@ impl Admin {
 
     /// `sessions`.
     pub fn sessions(&self) -> Vec<SessionView> {
+        let now = self.0.now();
         let state = self.0.state();
         let view = |entry: &Entry| {
             let handle = &entry.handle;
@@ -400,7 +401,7 @@ impl Admin {
                 client: said.0.clone(),
                 version: said.1.clone(),
                 since: handle.since,
-                cost_milli: state.costs.of_session(handle.id),
+                cost_milli: state.costs.of_session(handle.id, now),
                 calls: handle.calls.load(Ordering::Relaxed),
                 subscriptions: state.subscriptions.count(handle.id),
                 logged: handle.logged.load(Ordering::Relaxed),
@@ -411,7 +412,13 @@ impl Admin {
 
     /// `groups`: networks with what they cost.
     pub fn groups(&self) -> Vec<GroupView> {
-        self.0.state().costs.groups().collect()
+        let now = self.0.now();
+        self.0.state().costs.groups(now).collect()
+    }
+
+    /// What the server was told to allow.
+    pub fn options(&self) -> &Options {
+        &self.0.options
     }
 
     /// `disconnect`; whether there is such a session.

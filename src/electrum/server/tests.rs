@@ -106,7 +106,7 @@ impl World {
         let stopped = async {
             stopped.await.ok();
         };
-        let server = Server::start(options, wires, stopped).await.unwrap();
+        let server = Bound::new(options).await.unwrap().serve(wires, stopped);
         Self {
             server,
             statuses,

@@ -8,7 +8,7 @@ use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bitcoin::Txid;
 use bitcoin::hashes::Hash as _;
@@ -17,6 +17,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use super::SharedData;
+use super::progress::{Lines, SharedProgress};
 use crate::chain::Network;
 use crate::chain::bitcoind::blockfiles::BlockFiles;
 use crate::chain::bitcoind::follow::FollowOutput;
@@ -25,8 +26,7 @@ use crate::electrum::protocol::info::Info;
 use crate::electrum::query::Change;
 use crate::electrum::script_hash::ScriptHash;
 use crate::electrum::store::answer::Data;
-use crate::electrum::store::follow::{FollowError, Follower, Progress, Step};
-use crate::electrum::store::load::LoadProgress;
+use crate::electrum::store::follow::{FollowError, Follower, Step};
 use crate::electrum::store::lookup::{Lookup, LookupError, parse};
 use crate::electrum::store::{View, Writer};
 use crate::mempool::OutPoint;
@@ -49,9 +49,6 @@ const RETRY_TIME: Duration = Duration::from_millis(20);
 /// The longest of them.
 const MAX_RETRY_TIME: Duration = Duration::from_secs(5);
 
-/// Between two lines about how far the first build is.
-const LINE_TIME: Duration = Duration::from_secs(5);
-
 /// What it is given.
 pub struct Parts {
     pub network: Network,
@@ -65,6 +62,7 @@ pub struct Parts {
     pub data: SharedData,
     pub changes: mpsc::Sender<Arc<Change>>,
     pub info: watch::Sender<Arc<Info>>,
+    pub progress: SharedProgress,
 }
 
 /// The thread from outside.
@@ -130,6 +128,7 @@ fn run(mut parts: Parts, runtime: &Handle, is_stopped: Arc<AtomicBool>) {
         shared: parts.data,
         changes: parts.changes,
         info: parts.info,
+        progress: parts.progress,
         runtime: runtime.clone(),
         waiting: VecDeque::new(),
         is_listed: false,
@@ -173,6 +172,7 @@ struct Worker {
     shared: SharedData,
     changes: mpsc::Sender<Arc<Change>>,
     info: watch::Sender<Arc<Info>>,
+    progress: SharedProgress,
     runtime: Handle,
     /// Transactions that came before what they spend.
     waiting: VecDeque<Bytes>,
@@ -270,13 +270,8 @@ impl Worker {
             }
             is_new
         });
-        let lines = std::sync::Mutex::new(Lines::new());
-        let progress = |progress| {
-            lines
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner)
-                .tell(progress);
-        };
+        let lines = Lines::new(self.progress.clone());
+        let progress = |progress| lines.tell(progress);
         let Self {
             follower,
             data,
@@ -291,6 +286,7 @@ impl Worker {
                 tell(data, changes, std::mem::take(&mut touched), true);
             }
         });
+        drop(lines);
         // What the first build brought, no step told of.
         data.change().view = store.view();
         tell(data, changes, touched, true);
@@ -481,44 +477,4 @@ fn tell(data: &Data, changes: &mpsc::Sender<Arc<Change>>, touched: Touched, has_
         outpoints: outpoints.map(|one| (one.txid, one.index)).collect(),
     };
     changes.blocking_send(Arc::new(change)).ok();
-}
-
-/// Lines about long work, not too many.
-struct Lines {
-    began: Instant,
-    last: Instant,
-}
-
-impl Lines {
-    fn new() -> Self {
-        let now = Instant::now();
-        Self {
-            began: now,
-            last: now,
-        }
-    }
-
-    fn tell(&mut self, progress: Progress) {
-        let now = Instant::now();
-        if now - self.last < LINE_TIME {
-            return;
-        }
-        self.last = now;
-        let (what, done, of) = match progress {
-            Progress::Survey { files, of } => ("block files seen", files as u64, of as u64),
-            Progress::Load(LoadProgress::Reading { bytes, of }) => {
-                ("MB of blocks read", bytes / 1_000_000, of / 1_000_000)
-            }
-            Progress::Load(LoadProgress::Writing { buckets, of }) => {
-                ("parts of the index written", buckets as u64, of as u64)
-            }
-            Progress::Blocks { height, of } => ("blocks", height.into(), of.into()),
-        };
-        let seconds = (now - self.began).as_secs_f64();
-        let rate = done as f64 / seconds.max(0.001);
-        let left = of.saturating_sub(done) as f64 / rate.max(0.001);
-        tracing::info!(
-            "Electrum index: {done} of {of} {what}, {rate:.0} a second, about {left:.0} s left of this"
-        );
-    }
 }
