@@ -9,15 +9,18 @@
 //!
 //! - `indexer`: the one who writes, and `progress`: how far it is
 //! - `workers`: who answer from what is written; `daemon`: what only the node can answer
+//! - `peers`: other servers, looked at and told of
 //! - `banner`: what wallets are greeted by; `handle`: what is told and asked by RPC
 
 mod banner;
 mod daemon;
 mod handle;
 mod indexer;
+mod peers;
 mod progress;
 mod workers;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, OnceLock};
@@ -32,11 +35,12 @@ use super::stop::Stop;
 use crate::chain::Network;
 use crate::chain::bitcoind::follow::FollowOutput;
 use crate::config::{ElectrumAddress, ElectrumOptions, ElectrumTransport};
-use crate::electrum::protocol::info::Info;
+use crate::electrum::protocol::info::{Info, Ports};
 use crate::electrum::query::Change;
 use crate::electrum::server::{Asked, Bound, Certificate, Options, Transport, Wires};
 use crate::electrum::store::answer::Data;
 use crate::electrum::store::{Store, Writer};
+use crate::electrum::{cost, session};
 use banner::Banner;
 use progress::SharedProgress;
 
@@ -75,6 +79,15 @@ pub struct Ready {
     banner: Banner,
 }
 
+/// Servers that have named themselves and are not in the book yet. Reason: that takes no time; one too many may come again.
+const MAX_OFFERS: usize = 64;
+
+/// Of the clients, one in so many may be of one network; an office behind one address has fewer wallets.
+const GROUP_SHARE: u32 = 40;
+
+/// As many may be in any case: a household, behind one address of its provider.
+const LEAST_OF_GROUP: u32 = 8;
+
 /// What answers, once there is something to answer from.
 type SharedData = Arc<OnceLock<Arc<Data>>>;
 
@@ -92,24 +105,27 @@ pub fn open(options: &ElectrumOptions, folder: &Path, network: Network) -> anyho
     Ok(writer)
 }
 
-/// Takes the addresses where wallets are served, if there are any.
+/// Takes the addresses where wallets are served, if there are any, and says which.
 ///
 /// # Errors
 ///
 /// If it can't listen there, or the banner or the certificate can't be read.
-pub async fn bind(options: &ElectrumOptions, folder: &Path) -> anyhow::Result<Option<Ready>> {
+pub async fn bind(
+    options: &ElectrumOptions,
+    folder: &Path,
+) -> anyhow::Result<(Option<Ready>, Vec<ElectrumAddress>)> {
     if !options.is_on() {
-        return Ok(None);
+        return Ok((None, Vec::new()));
     }
     let banner = Banner::open(options.banner.as_deref())?;
     let bound = Bound::new(server_options(options, folder)).await;
     let bound = bound.context("wallets can't be served")?;
-    Ok(Some(Ready { bound, banner }))
+    let addresses = listens_at(&bound);
+    Ok((Some(Ready { bound, banner }), addresses))
 }
 
-/// Where that is.
-pub fn listens_at(ready: &Ready) -> Vec<ElectrumAddress> {
-    let written = ready.bound.addresses.iter().map(|(transport, address)| {
+fn listens_at(bound: &Bound) -> Vec<ElectrumAddress> {
+    let written = bound.addresses.iter().map(|(transport, address)| {
         let transport = match transport {
             Transport::Tcp => ElectrumTransport::Tcp,
             Transport::Ssl => ElectrumTransport::Ssl,
@@ -133,12 +149,13 @@ pub fn start(
     options: &ElectrumOptions,
     parts: Parts,
 ) -> anyhow::Result<(ElectrumHandle, JoinHandle<()>)> {
-    let addresses = listens_at(&parts.ready);
     let Ready { bound, banner } = parts.ready;
-    let info = info(options, parts.network, banner.text());
+    let addresses = listens_at(&bound);
+    let info = info(options, &addresses, parts.network, banner.text());
     let (tell_info, info) = watch::channel(Arc::new(info));
     let (asked, read_asked) = mpsc::channel::<Asked>(MAX_ASKED);
     let (changes, read_changes) = mpsc::channel::<Arc<Change>>(MAX_CHANGES);
+    let (offered, offers) = mpsc::channel(MAX_OFFERS);
     let data = SharedData::default();
     let progress = SharedProgress::default();
     let wires = Wires {
@@ -146,7 +163,7 @@ pub fn start(
         tip: None,
         data: asked.clone(),
         changes: read_changes,
-        peers: None,
+        peers: options.finds_peers.then_some(offered),
     };
     let stop = parts.stop.clone();
     let server = bound.serve(wires, async move { stop.stopped().await });
@@ -162,6 +179,16 @@ pub fn start(
         asked,
         banner: banner.clone(),
     };
+    if options.finds_peers {
+        let (handle, info, stop) = (handle.clone(), tell_info.clone(), parts.stop.clone());
+        let finder = peers::Parts {
+            handle,
+            info,
+            offers,
+            stop,
+        };
+        tokio::spawn(peers::run(options.clone(), finder));
+    }
     let pool = workers::Pool::start(Arc::clone(&data)).context("can't start threads")?;
     let daemon = daemon::Daemon::new(parts.best.clone(), Arc::clone(&data));
     let router = tokio::spawn(route(read_asked, pool, daemon));
@@ -220,20 +247,58 @@ fn server_options(options: &ElectrumOptions, folder: &Path) -> Options {
     Options {
         listen: listen.collect(),
         certificate: Some(certificate),
+        session: session::Limits {
+            peers: options.finds_peers,
+            ..session::Limits::default()
+        },
+        max_sessions: options.max_sessions as usize,
+        max_per_group: (options.max_sessions / GROUP_SHARE).max(LEAST_OF_GROUP),
+        cost: cost::Limits {
+            soft_milli: u64::from(options.cost_soft) * 1_000,
+            hard_milli: u64::from(options.cost_hard) * 1_000,
+            ..cost::Limits::default()
+        },
         ..Options::default()
     }
 }
 
-fn info(options: &ElectrumOptions, network: Network, banner: String) -> Info {
+fn info(
+    options: &ElectrumOptions,
+    addresses: &[ElectrumAddress],
+    network: Network,
+    banner: String,
+) -> Info {
     Info {
         software: software(),
         genesis: network.genesis().block_hash().to_byte_array(),
-        hosts: std::collections::BTreeMap::new(),
+        hosts: hosts(options, addresses, network),
         node: String::new(),
         banner,
         donation_address: options.donation_address.clone(),
         peers: Vec::new(),
     }
+}
+
+/// By which names and at which ports others reach the server: those of loopback they don't, except on regtest.
+fn hosts(
+    options: &ElectrumOptions,
+    addresses: &[ElectrumAddress],
+    network: Network,
+) -> BTreeMap<String, Ports> {
+    let port = |transport| {
+        let mut served = addresses.iter().filter(|one| one.transport == transport);
+        let is_open =
+            |one: &&ElectrumAddress| network == Network::Regtest || !one.address.ip().is_loopback();
+        served.find(is_open).map(|one| one.address.port())
+    };
+    let ports = Ports {
+        tcp: port(ElectrumTransport::Tcp),
+        ssl: port(ElectrumTransport::Ssl),
+        ws: port(ElectrumTransport::Ws),
+        wss: port(ElectrumTransport::Wss),
+    };
+    let named = options.hosts.iter().map(|host| (host.clone(), ports));
+    named.collect()
 }
 
 /// What the server calls itself.

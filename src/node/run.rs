@@ -3,6 +3,7 @@
 use std::net::TcpListener as StdListener;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use rand::TryRng;
 use rand::rngs::SysRng;
 use tokio::net::TcpListener;
 use tokio::runtime::{Handle, Runtime};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::bitcoin;
 use super::datadir::{Addresses, Datadir, DatadirError};
@@ -33,6 +34,7 @@ use super::sockets::{self, Sockets};
 use super::stop::Stop;
 use super::store::BlockStore;
 use crate::chain::Network;
+use crate::chain::bitcoind::follow::FollowOutput;
 use crate::config::{Config, ConfigError};
 use crate::electrum::store::Writer;
 use crate::net::control::BoundControl;
@@ -92,7 +94,9 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
         .is_on()
         .then(|| electrum::open(&config.electrum, datadir.folder(), network));
     let index = index.transpose()?;
-    limits::raise_descriptors(config.max_peers);
+    let wallets = &config.electrum;
+    let max_wallets = wallets.is_on().then_some(wallets.max_sessions);
+    limits::raise_descriptors(config.max_peers, max_wallets.unwrap_or(0));
     let sockets = sockets::bind(config, datadir.folder())?;
     // Only now: a node that can't start says why, in one line and nothing else.
     tracing::info!(
@@ -178,15 +182,10 @@ async fn serve(
     headers: HeaderFile,
     sockets: Sockets,
 ) -> anyhow::Result<()> {
-    let stop = Stop::default();
-    let at_once = signals::watch(&stop)?;
-    if config.test.stop_at_eof {
-        watch_stdin(&stop)?;
-    }
+    let (stop, at_once) = watch_for_end(config)?;
     let rpc_listener = listener(&parts.callers, sockets.rpc.try_clone()?)?;
     let p2p = bitcoin::listen(config, parts.network).await?;
-    let wallets = electrum::bind(&config.electrum, datadir.folder()).await?;
-    let served = wallets.as_ref().map_or(Vec::new(), electrum::listens_at);
+    let (wallets, served) = electrum::bind(&config.electrum, datadir.folder()).await?;
     let addresses = sockets::addresses(config, &sockets, &rpc_listener, p2p.as_ref(), served)?;
     warn_of_shortfalls(&sockets.data);
     let (hub, control) = ControlHub::new(hub_options(config, parts.clock, sockets.uplink));
@@ -218,23 +217,8 @@ async fn serve(
     // Before any peer is let in or dialled, so that it is the first of the events.
     threads.announce(parts.clock, &addresses);
     let (bitcoin, desk) = bitcoin::start(side, &config.bitcoind);
-    let electrum = match (parts.index.take(), wallets) {
-        (Some(writer), Some(ready)) => {
-            let joins = electrum::Parts {
-                network: parts.network,
-                folder: datadir.folder().to_owned(),
-                best: bitcoin.best(),
-                mempool,
-                missed,
-                stop: stop.clone(),
-                writer,
-                ready,
-            };
-            Some(electrum::start(&config.electrum, joins)?)
-        }
-        _ => None,
-    };
-    let (wallets, electrum) = electrum.unzip();
+    let told = (bitcoin.best(), mempool, missed, stop.clone());
+    let (wallets, wallets_end) = serve_wallets(config, datadir, &mut parts, wallets, told)?;
     let context = rpc::Context {
         engine,
         bitcoin,
@@ -250,22 +234,62 @@ async fn serve(
         started: Instant::now(),
         stop: stop.clone(),
     };
-    let server = rpc::http::serve(rpc_listener, context, credentials);
-    let server = parts.callers.spawn(server);
+    let server = (parts.callers).spawn(rpc::http::serve(rpc_listener, context, credentials));
     connect(&hub, private.hub.as_ref(), sockets.control, config)?;
     stop.stopped().await;
     tracing::info!("stopping");
     hub.stop();
-    let electrum = async {
-        if let Some(electrum) = electrum {
-            electrum.await.ok();
-        }
-    };
-    let last_calls = async { tokio::join!(server, keeper, desk, electrum) };
+    let last_calls = async { tokio::join!(server, keeper, desk, wallets_end) };
     tokio::select! {
         ended = in_order(threads, &hub, private.hub.as_ref(), last_calls) => ended,
         Ok(()) = at_once => bail!("ended at once, by a second signal"),
     }
+}
+
+/// What tells the node to end, and to end at once.
+fn watch_for_end(config: &Config) -> anyhow::Result<(Stop, oneshot::Receiver<()>)> {
+    let stop = Stop::default();
+    let at_once = signals::watch(&stop)?;
+    if config.test.stop_at_eof {
+        watch_stdin(&stop)?;
+    }
+    Ok((stop, at_once))
+}
+
+/// What the Electrum server is told by the side towards Bitcoin, and the word to end.
+type Told = (
+    watch::Receiver<Option<bitcoin::Best>>,
+    mpsc::Receiver<FollowOutput>,
+    Arc<AtomicBool>,
+    Stop,
+);
+
+/// Starts the Electrum server, if there is to be one; the task ends when it has ended.
+fn serve_wallets(
+    config: &Config,
+    datadir: &Datadir,
+    parts: &mut Parts,
+    ready: Option<electrum::Ready>,
+    (best, mempool, missed, stop): Told,
+) -> anyhow::Result<(
+    Option<electrum::ElectrumHandle>,
+    tokio::task::JoinHandle<()>,
+)> {
+    let (Some(writer), Some(ready)) = (parts.index.take(), ready) else {
+        return Ok((None, tokio::spawn(async {})));
+    };
+    let joins = electrum::Parts {
+        network: parts.network,
+        folder: datadir.folder().to_owned(),
+        best,
+        mempool,
+        missed,
+        stop,
+        writer,
+        ready,
+    };
+    let (handle, end) = electrum::start(&config.electrum, joins)?;
+    Ok((Some(handle), end))
 }
 
 fn hub_options(config: &Config, clock: Clock, uplink: Option<SharedUplink>) -> HubOptions {

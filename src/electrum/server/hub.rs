@@ -416,6 +416,16 @@ impl Admin {
         self.0.state().costs.groups(now).collect()
     }
 
+    /// The time, as sessions have it.
+    pub fn now(&self) -> Time {
+        self.0.now()
+    }
+
+    /// What the server says of itself.
+    pub fn info(&self) -> Arc<Info> {
+        self.0.info.borrow().clone()
+    }
+
     /// What the server was told to allow.
     pub fn options(&self) -> &Options {
         &self.0.options
@@ -426,7 +436,7 @@ impl Admin {
         self.with(id, |handle| handle.cut.notify_one())
     }
 
-    /// `log`: whether a session's calls are logged from now on, by their methods; whether there is such a session.
+    /// `log`: whether a session's messages are logged from now on, by their length alone; whether there is such a session.
     pub fn log(&self, id: SessionId, on: bool) -> bool {
         self.with(id, |handle| handle.logged.store(on, Ordering::Relaxed))
     }

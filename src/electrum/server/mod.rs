@@ -16,6 +16,7 @@ mod client;
 mod feed;
 mod hub;
 mod listen;
+pub mod look;
 pub mod tls;
 mod transport;
 
@@ -124,7 +125,7 @@ impl Default for Options {
             reload_interval: Duration::from_secs(5),
             // Some 20 kB each while idle: 200 MB.
             max_sessions: 10_000,
-            // A quarter percent of all; an office behind one address has fewer wallets.
+            // A fortieth of all; an office behind one address has fewer wallets.
             max_per_group: 250,
             max_subscriptions: subscriptions::MAX_PER_SESSION,
             max_subscriptions_total: subscriptions::MAX_SUBSCRIPTIONS,

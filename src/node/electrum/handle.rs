@@ -91,7 +91,12 @@ impl ElectrumHandle {
         Ok((self.ask(Query::Balance(script)).await?, history))
     }
 
-    async fn ask(&self, query: Query) -> Result<Answer, Refusal> {
+    /// Whether the index has been at the tip since the start.
+    pub(super) fn is_built(&self) -> bool {
+        self.data.get().is_some()
+    }
+
+    pub(super) async fn ask(&self, query: Query) -> Result<Answer, Refusal> {
         let gone = || Refusal::Unavailable("the index has stopped".to_owned());
         let asking = async {
             let (reply, told) = oneshot::channel();

@@ -106,8 +106,7 @@ impl Stretch {
             done,
             of,
             per_second,
-            seconds_left: (per_second > 0.0)
-                .then(|| of.saturating_sub(done) as f64 / per_second),
+            seconds_left: (per_second > 0.0).then(|| of.saturating_sub(done) as f64 / per_second),
         }
     }
 }
@@ -142,7 +141,10 @@ mod tests {
         stretch.measure("block files seen", 5_000, 5_000, now + 10 * second);
         stretch.measure("blocks", 800_000, 800_100, now + 20 * second);
         let building = stretch.measure("blocks", 800_020, 800_100, now + 22 * second);
-        assert_eq!((building.per_second, building.seconds_left), (10.0, Some(8.0)));
+        assert_eq!(
+            (building.per_second, building.seconds_left),
+            (10.0, Some(8.0))
+        );
     }
 
     #[test]

@@ -38,6 +38,7 @@ pub(super) async fn info(context: &Context) -> Outcome {
     let costs = handle.admin.sessions().into_iter();
     let highest = costs.map(|session| session.cost_milli).max();
     let options = handle.admin.options();
+    let said = handle.admin.info();
     let listen: Vec<String> = handle.addresses.iter().map(ToString::to_string).collect();
     let mut answer = json!({
         "state": state.word,
@@ -47,6 +48,8 @@ pub(super) async fn info(context: &Context) -> Outcome {
         "building": state.building,
         "mempool": state.unconfirmed,
         "listen": listen,
+        "hosts": said.hosts.keys().collect::<Vec<_>>(),
+        "peers": said.peers.iter().map(|peer| &peer.host).collect::<Vec<_>>(),
         "cost": {
             "soft": units(options.cost.soft_milli),
             "hard": units(options.cost.hard_milli),
@@ -178,7 +181,13 @@ pub(super) async fn query(context: &Context, arguments: &Arguments) -> Outcome {
     let script = script(arguments.text(0)?, handle.network)?;
     let most = count(arguments, 1, ROWS)?;
     let (balance, history) = handle.look_up(script).await.map_err(refused)?;
-    let (Answer::History(history), Answer::Balance { confirmed, unconfirmed }) = (history, balance)
+    let (
+        Answer::History(history),
+        Answer::Balance {
+            confirmed,
+            unconfirmed,
+        },
+    ) = (history, balance)
     else {
         return Err(refused(Refusal::Internal));
     };

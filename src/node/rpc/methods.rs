@@ -143,6 +143,7 @@ methods! {
         "The Electrum server: how its index stands, who is there, what was refused.\n\
          \"state\": at the tip, behind, being built (with \"building\": what is counted, how fast, how long yet), or what is lacking.\n\
          \"refused\" were not let in, \"failed\" did not get through their handshake, \"cut\" were ended by this side.\n\
+         \"hosts\": by which names this server is told of; \"peers\": the servers that wallets are told of.\n\
          \"cost\": from soft on a session waits before its next call, at hard it is cut.";
     GetElectrumSessions "getelectrumsessions" ()
         "The wallets that are connected, and what they cost.\n\
