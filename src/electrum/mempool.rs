@@ -3,7 +3,7 @@
 //! The node decides what is in it. Here each transaction has what it spends beside it, from other transactions here or from the
 //! index, so that no question needs more than this.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use bytes::Bytes;
 
@@ -17,10 +17,14 @@ use crate::merkle::Hash;
 /// this bound clients see those that came first.
 const MAX_BYTES: usize = 512 << 20;
 
-/// Virtual bytes of the first step of the fee histogram, and by how much each is larger than the one before, in tenths. Reason: the
-/// steps near the top tell what the next block costs; ElectrumX has them so.
-const FIRST_STEP: f64 = 100_000.0;
+/// Virtual bytes of the first step of the fee histogram, and by how much each is larger than the one before. Reason: the steps near
+/// the top tell what the next block costs; ElectrumX has them so, and clients that ask several servers see the same.
+const FIRST_STEP: f64 = 30_000.0;
 const STEP_GROWTH: f64 = 1.1;
+
+/// Blocks whose spent outputs are remembered. Reason: what is told of the mempool may be some seconds behind the blocks, and
+/// reorganisations bring some blocks at once; bitcoind's own notifications tell of a block's transactions as well.
+const MAX_RECENT_BLOCKS: usize = 12;
 
 /// An output that a transaction of the mempool spends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,6 +55,8 @@ pub enum NotAdded {
     Malformed(TransactionError),
     /// These outputs that it spends are neither here nor were they given.
     Lacking(Vec<OutPoint>),
+    /// One of the latest blocks spends the same: it is in that block, or can be in none.
+    Spent,
     /// There is no room.
     Full,
 }
@@ -73,6 +79,8 @@ pub struct Mempool {
     arrivals: BTreeMap<u64, Hash>,
     next_arrival: u64,
     bytes: usize,
+    /// What the latest blocks spent, the last at the back.
+    spent: VecDeque<BTreeSet<OutPoint>>,
 }
 
 impl Mempool {
@@ -134,6 +142,10 @@ impl Mempool {
         if self.bytes + bytes.len() > MAX_BYTES {
             return Err(NotAdded::Full);
         }
+        let is_spent = |spent| self.spent.iter().any(|block| block.contains(&spent));
+        if view.spends().any(is_spent) {
+            return Err(NotAdded::Spent);
+        }
         let mut spends = Vec::new();
         let mut lacking = Vec::new();
         for spent in view.spends() {
@@ -190,12 +202,29 @@ impl Mempool {
         self.touch_children(&txid, touched);
     }
 
-    /// Takes a transaction away, and all that builds on it: the node has dropped it.
-    pub fn remove(&mut self, txid: &Hash, touched: &mut Touched) {
-        let mut waiting = vec![*txid];
-        while let Some(txid) = waiting.pop() {
-            waiting.extend(self.children(&txid));
-            self.take(&txid, touched);
+    /// Takes a transaction away, and all that builds on it, which is given back: it may only be that what it builds on is known to be
+    /// in a block by the node, and not yet here.
+    pub fn remove(&mut self, txid: &Hash, touched: &mut Touched) -> Vec<(Hash, Bytes)> {
+        let mut above = Vec::new();
+        if self.contains(txid) {
+            self.remove_children(txid, &mut above, touched);
+            self.take(txid, touched);
+        }
+        above
+    }
+
+    fn remove_children(
+        &mut self,
+        txid: &Hash,
+        above: &mut Vec<(Hash, Bytes)>,
+        touched: &mut Touched,
+    ) {
+        let mut waiting = self.children(txid);
+        while let Some(child) = waiting.pop() {
+            waiting.extend(self.children(&child));
+            let bytes = self.transaction(&child).cloned();
+            above.extend(bytes.map(|bytes| (child, bytes)));
+            self.take(&child, touched);
         }
     }
 
@@ -211,20 +240,25 @@ impl Mempool {
                 self.remove(&rival, touched);
             }
         }
+        if self.spent.len() == MAX_RECENT_BLOCKS {
+            self.spent.pop_front();
+        }
+        self.spent.push_back(spent.iter().copied().collect());
     }
 
-    /// Says that blocks with these transactions are not in the chain any more: what builds on them has another height if they are back
-    /// in the mempool, and what they made is not there otherwise.
-    pub fn unconfirm(&mut self, txids: &[Hash], touched: &mut Touched) {
+    /// Says that the last block, which had these transactions, is not in the chain any more. What builds on them is given back: it
+    /// may come again once they are in the mempool.
+    pub fn unconfirm(&mut self, txids: &[Hash], touched: &mut Touched) -> Vec<(Hash, Bytes)> {
+        self.spent.pop_back();
+        let mut above = Vec::new();
         for txid in txids {
             if self.contains(txid) {
                 self.touch_children(txid, touched);
             } else {
-                for child in self.children(txid) {
-                    self.remove(&child, touched);
-                }
+                self.remove_children(txid, &mut above, touched);
             }
         }
+        above
     }
 
     fn take(&mut self, txid: &Hash, touched: &mut Touched) {
@@ -366,26 +400,29 @@ impl Mempool {
     }
 
     /// Rates in satoshis per virtual byte, falling, with the virtual bytes that pay as much and less than the step before.
+    ///
+    /// A step ends with the rate that fills it; a rate that alone has as much as two steps begins one. What pays least and fills no
+    /// step is left out: whoever pays more than the last step told gets ahead of all of it.
     pub fn fee_histogram(&self) -> Vec<(f64, u64)> {
-        let rate = |entry: &Entry| entry.fee as f64 / entry.vsize.max(1) as f64;
-        let mut list: Vec<_> = self
-            .entries
-            .values()
-            .map(|entry| (rate(entry), entry.vsize))
-            .collect();
-        list.sort_unstable_by(|one, other| other.0.total_cmp(&one.0));
-        let mut steps: Vec<(f64, u64)> = Vec::new();
-        let (mut step, mut size) = (FIRST_STEP, 0);
-        for (index, (rate, vsize)) in list.iter().enumerate() {
-            size += vsize;
-            // Those that pay the same are never torn apart.
-            let next = list.get(index + 1).map(|next| next.0);
-            let ends = size as f64 > step && next.is_none_or(|next| next < *rate);
-            if ends || next.is_none() {
-                steps.push((*rate, size));
-                size = 0;
-                step *= STEP_GROWTH;
+        let mut sizes: BTreeMap<u64, u64> = BTreeMap::new();
+        for entry in self.entries.values() {
+            let tenths = entry.fee.saturating_mul(10) / entry.vsize.max(1);
+            *sizes.entry(tenths).or_default() += entry.vsize;
+        }
+        let mut steps = Vec::new();
+        let (mut step, mut sum, mut before) = (FIRST_STEP, 0, 0.0);
+        for (tenths, size) in sizes.into_iter().rev() {
+            let rate = tenths as f64 / 10.0;
+            if size as f64 > 2.0 * step && sum > 0 {
+                steps.push((before, sum));
+                (step, sum) = (step * STEP_GROWTH, 0);
             }
+            sum += size;
+            if sum as f64 > step {
+                steps.push((rate, sum));
+                (step, sum) = (step * STEP_GROWTH, 0);
+            }
+            before = rate;
         }
         steps
     }

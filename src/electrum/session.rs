@@ -45,6 +45,8 @@ pub struct Limits {
     pub idle: Duration,
     /// Whether other servers may name themselves.
     pub peers: bool,
+    /// Whether frames are padded from 1.7 on, so that their lengths tell less to who sees only encrypted bytes.
+    pub pad: bool,
 }
 
 impl Default for Limits {
@@ -56,6 +58,7 @@ impl Default for Limits {
             // "The server may disconnect clients that have sent no requests for roughly 10 minutes."
             idle: Duration::from_secs(600),
             peers: false,
+            pad: true,
         }
     }
 }
@@ -534,7 +537,10 @@ impl Session {
         }
     }
 
-    fn send(&mut self, text: Vec<u8>) {
+    fn send(&mut self, mut text: Vec<u8>) {
+        if self.limits.pad && self.version >= Version::V1_7 {
+            pad(&mut text);
+        }
         self.cost_milli += Costs::of_bytes(text.len());
         self.outputs.push_back(Output::Send(text));
     }
@@ -542,6 +548,19 @@ impl Session {
     /// The next thing to be done for it.
     pub fn poll(&mut self) -> Option<Output> {
         self.outputs.pop_front()
+    }
+}
+
+/// Bytes of the shortest padded frame, with its line's end. Protocol 1.7 recommends powers of two from here on. It also
+/// recommends holding frames back for up to a second, which is not done: news within milliseconds are what this server is for.
+const PADDED_BYTES: usize = 1_024;
+
+/// Puts spaces before the last bracket.
+fn pad(text: &mut Vec<u8>) {
+    let length = (text.len() + 1).next_power_of_two().max(PADDED_BYTES);
+    if let Some(last) = text.pop() {
+        text.resize(length - 2, b' ');
+        text.push(last);
     }
 }
 

@@ -6,6 +6,7 @@
 //! - [`lookup`]: transactions and histories read back
 //! - [`answer`]: what sessions are told
 //! - [`follow`]: keeps the index at the node's tip
+//! - [`settle`]: brings steps of the chain and news of the mempool together
 //!
 //! A process that ends at any moment leaves either all rows of a block or none. The blocks of the last [`UNDO_BLOCKS`] can be taken
 //! away again by what is kept beside them; the first build ends so far below the tip.
@@ -15,6 +16,7 @@ pub mod follow;
 pub mod load;
 pub mod locate;
 pub mod lookup;
+pub mod settle;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
@@ -148,6 +150,25 @@ struct Inner {
     view: RwLock<Arc<View>>,
 }
 
+impl Inner {
+    /// Whether there is any but the name.
+    fn has_rows(&self) -> fjall::Result<bool> {
+        let all = [
+            &self.blocks,
+            &self.sizes,
+            &self.history,
+            &self.txids,
+            &self.undo,
+        ];
+        for keyspace in all {
+            if !keyspace.is_empty()? {
+                return Ok(true);
+            }
+        }
+        Ok(false)
+    }
+}
+
 impl std::fmt::Debug for Store {
     fn fmt(&self, formatter: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         formatter
@@ -168,6 +189,23 @@ impl Store {
     ///
     /// If it is in use, foreign, damaged, or the disk fails.
     pub fn open(folder: &Path, network: Network, cache_bytes: u64) -> Result<Writer, StoreError> {
+        let mut store = Self::open_as_is(folder, cache_bytes)?;
+        store.check_format(network)?;
+        let is_built = store.wrap(store.0.meta.contains_key(BUILT_KEY))?;
+        if !is_built && store.wrap(store.0.has_rows())? {
+            // A first build was being filled in. To clear it would be in the journal, and be done again to what is built next.
+            drop(store);
+            std::fs::remove_dir_all(folder)
+                .map_err(|error| StoreError::Store(error.into(), folder.to_owned()))?;
+            store = Self::open_as_is(folder, cache_bytes)?;
+            store.check_format(network)?;
+        }
+        let mut writer = Writer(store);
+        writer.recover()?;
+        Ok(writer)
+    }
+
+    fn open_as_is(folder: &Path, cache_bytes: u64) -> Result<Self, StoreError> {
         let failed = |error| match error {
             fjall::Error::Locked => StoreError::InUse(folder.to_owned()),
             error => StoreError::Store(error, folder.to_owned()),
@@ -201,11 +239,7 @@ impl Store {
             })),
             database,
         };
-        let store = Self(Arc::new(inner));
-        store.check_format(network)?;
-        let mut writer = Writer(store);
-        writer.recover()?;
-        Ok(writer)
+        Ok(Self(Arc::new(inner)))
     }
 
     fn check_format(&self, network: Network) -> Result<(), StoreError> {
@@ -265,7 +299,7 @@ impl Writer {
         &self.0
     }
 
-    /// Reads the chain back; clears what a first build left unfinished.
+    /// Reads the chain back.
     fn recover(&mut self) -> Result<(), StoreError> {
         let Inner { meta, blocks, .. } = &*self.0.0;
         let is_built = self.0.wrap(meta.contains_key(BUILT_KEY))?;
@@ -283,27 +317,8 @@ impl Writer {
                     _ => return Err(self.0.damaged(format!("the row of block {}", chain.len()))),
                 }
             }
-        } else {
-            self.clear()?;
         }
         self.publish(chain);
-        Ok(())
-    }
-
-    /// Takes everything away but the name.
-    fn clear(&self) -> Result<(), StoreError> {
-        let inner = &*self.0.0;
-        for keyspace in [
-            &inner.blocks,
-            &inner.sizes,
-            &inner.history,
-            &inner.txids,
-            &inner.undo,
-        ] {
-            if !self.0.wrap(keyspace.is_empty())? {
-                self.0.wrap(keyspace.clear())?;
-            }
-        }
         Ok(())
     }
 

@@ -27,7 +27,7 @@ use std::sync::{Arc, OnceLock};
 
 use anyhow::Context as _;
 use bitcoin::hashes::Hash as _;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::bitcoin::Best;
@@ -180,13 +180,7 @@ pub fn start(
         banner: banner.clone(),
     };
     if options.finds_peers {
-        let (handle, info, stop) = (handle.clone(), tell_info.clone(), parts.stop.clone());
-        let finder = peers::Parts {
-            handle,
-            info,
-            offers,
-            stop,
-        };
+        let finder = peers::Parts::new(&handle, &tell_info, offers, &parts.stop);
         tokio::spawn(peers::run(options.clone(), finder));
     }
     let pool = workers::Pool::start(Arc::clone(&data)).context("can't start threads")?;
@@ -199,6 +193,7 @@ pub fn start(
         best: parts.best,
         mempool: parts.mempool,
         missed: parts.missed,
+        look: look_when_told(parts.stop.clone())?,
         stop: parts.stop,
         writer: parts.writer,
         data,
@@ -214,6 +209,32 @@ pub fn start(
         indexer.ended().await;
     });
     Ok((handle, task))
+}
+
+/// SIGUSR1 means: look now, there may be something new. electrs, which asks its node every ten seconds, is told so by
+/// those who can't wait; here it is of use where the node does not tell of its mempool by ZMQ.
+fn look_when_told(stop: Stop) -> anyhow::Result<Arc<Notify>> {
+    let look = Arc::new(Notify::new());
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut told = signal(SignalKind::user_defined1()).context("can't watch signals")?;
+        let look = Arc::clone(&look);
+        tokio::spawn(async move {
+            let looking = async {
+                while told.recv().await.is_some() {
+                    look.notify_one();
+                }
+            };
+            tokio::select! {
+                () = looking => {}
+                () = stop.stopped() => {}
+            }
+        });
+    }
+    #[cfg(not(unix))]
+    drop(stop);
+    Ok(look)
 }
 
 /// Hands each question to who can answer it.

@@ -1,6 +1,7 @@
 //! What bitcoind answers, from its JSON to our types. Nothing here trusts a length or a hash that it did not check.
 
 use std::borrow::Cow;
+use std::path::PathBuf;
 
 use bitcoin::hashes::Hash as _;
 use bitcoin::{BlockHash, Txid};
@@ -173,6 +174,14 @@ pub struct NetworkInfo {
     /// Whether its P2P side is on.
     #[serde(rename = "networkactive", default)]
     pub network_active: bool,
+}
+
+/// What `getrpcinfo` says besides the calls under way.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct RpcInfo {
+    /// The file of its log, whether or not it writes one.
+    #[serde(rename = "logpath")]
+    pub log_path: PathBuf,
 }
 
 /// A block by hash and height.

@@ -53,6 +53,8 @@ pub struct Found {
     pub zmq: Vec<String>,
     /// Its folder with block files, if it is on this machine.
     pub blocks: Option<PathBuf>,
+    /// Whether the node is on this machine, as far as its address tells.
+    pub is_here: bool,
     /// What was found and what is missing, in the order RPC, P2P, ZMQ.
     pub report: Vec<Finding>,
 }
@@ -98,6 +100,7 @@ fn find_below(spec: &NodeSpec, network: Network, usual: Option<&Path>) -> Found 
     search.p2p();
     search.zmq();
     search.blocks();
+    search.found.is_here = is_here;
     search.found
 }
 

@@ -141,6 +141,7 @@ pub struct Hub {
     started: (Instant, Time),
     state: Mutex<State>,
     emptied: Notify,
+    tip_known: watch::Sender<bool>,
 }
 
 /// Why a client was not let in.
@@ -160,6 +161,7 @@ impl Hub {
             .unwrap_or_default();
         let subscriptions =
             Subscriptions::new(options.max_subscriptions, options.max_subscriptions_total);
+        let tip_known = watch::Sender::new(tip.is_some());
         let state = State {
             next: 0,
             sessions: BTreeMap::new(),
@@ -179,6 +181,7 @@ impl Hub {
             started: (Instant::now(), Time::ZERO + unix),
             state: Mutex::new(state),
             emptied: Notify::new(),
+            tip_known,
         }
     }
 
@@ -301,11 +304,19 @@ impl Hub {
         std::mem::take(&mut self.state().again)
     }
 
+    /// Waits until there is a tip.
+    pub async fn has_tip(&self) {
+        let mut known = self.tip_known.subscribe();
+        // The sender is ours: it can't be gone.
+        known.wait_for(|is_known| *is_known).await.ok();
+    }
+
     /// Tells everyone of a new tip, and what else is to be asked for.
     pub fn changed(&self, change: &Change) -> Vec<Wanted> {
         let mut state = self.state();
         if let Some(tip) = change.tip {
             state.tip = Some(tip);
+            self.tip_known.send_replace(true);
             for entry in state.sessions.values() {
                 self.notify(entry, Notice::Tip(tip));
             }

@@ -564,3 +564,95 @@ async fn one_that_answers_nonsense_without_end_is_left() {
         assert!(talk.is_err());
     }
 }
+
+#[tokio::test]
+async fn one_network_has_its_share_of_places_and_pays_for_them() {
+    let (data, _asked) = mpsc::channel(1);
+    let (_info, about) = watch::channel(Arc::default());
+    let options = Options {
+        max_per_group: 2,
+        max_sessions: 4,
+        ..Options::default()
+    };
+    let hub = Hub::new(options, about, None, data, None);
+    let admit = |address: &str| hub.admit(address.parse().unwrap(), Transport::Tcp);
+    let (one, _notices) = admit("1.2.3.4:5").unwrap();
+    let (_two, _more) = admit("1.2.3.99:5").unwrap();
+    assert!(admit("1.2.3.4:6").is_err());
+    assert!(admit("1.2.4.4:6").is_ok());
+    assert!(admit("127.0.0.1:6").is_ok());
+    assert!(admit("9.9.9.9:6").is_err());
+    hub.charge(one.id, 50_000_000);
+    hub.leave(&one);
+    // There is room, but what it had cost is not forgotten.
+    assert!(admit("1.2.3.4:7").is_err());
+    let admin = Admin::new(Arc::new(hub));
+    let counts = admin.counts();
+    assert_eq!(
+        (
+            counts.refused_group,
+            counts.refused_full,
+            counts.refused_cost
+        ),
+        (1, 1, 1)
+    );
+    assert_eq!((counts.sessions, counts.groups), (3, 3));
+    assert_eq!(
+        admin
+            .groups()
+            .iter()
+            .map(|group| group.sessions)
+            .sum::<u32>(),
+        3
+    );
+}
+
+#[tokio::test]
+async fn a_status_is_asked_for_again_when_the_data_was_busy() {
+    let (data, mut asked) = mpsc::channel::<Asked>(1);
+    let (_info, about) = watch::channel(Arc::default());
+    let hub = Arc::new(Hub::new(Options::default(), about, None, data, None));
+    let (guest, mut notices) = hub
+        .admit("1.2.3.4:5".parse().unwrap(), Transport::Tcp)
+        .unwrap();
+    let script = ScriptHash::of(&[1]);
+    let mut session = session::Session::new(guest.id, session::Limits::default(), hub.now());
+    let subscribe = call(
+        "blockchain.scripthash.subscribe",
+        json!([script.to_string()]),
+    );
+    session.receive(subscribe.as_bytes(), hub.now());
+    hub.advance(&mut session);
+    let subject = subscriptions::Subject::Script(script);
+    hub.answered(
+        guest.id,
+        subject,
+        Some(&subscriptions::Status::Script(None)),
+    );
+    let (changes, feed) = mpsc::channel(1);
+    tokio::spawn(feed::run(hub.clone(), feed));
+    let change = Change {
+        scripts: vec![script],
+        ..Change::default()
+    };
+    changes.send(Arc::new(change)).await.unwrap();
+    for answer in [
+        Err(Refusal::Busy),
+        Err(Refusal::Busy),
+        Ok(Answer::Status(Some([4; 32]))),
+    ] {
+        let Asked { query, reply } = asked.recv().await.unwrap();
+        assert_eq!(query, Query::Status(script));
+        reply
+            .send(Told {
+                answer,
+                looked_at: 1,
+            })
+            .unwrap();
+    }
+    let status = subscriptions::Status::Script(Some([4; 32]));
+    assert_eq!(
+        notices.recv().await,
+        Some(session::Notice::Changed(subject, status))
+    );
+}

@@ -348,3 +348,20 @@ fn silence_and_excess_end_it() {
     assert_eq!(frames(&said)[0]["error"]["code"], code::EXCESSIVE);
     assert_eq!(said.len(), 2);
 }
+
+#[test]
+fn lengths_tell_little_from_1_7_on() {
+    let length =
+        |room: &mut Room, method: &str| match room.say(&call(1, method, json!([]))).as_slice() {
+            [Output::Send(text)] => text.len(),
+            other => panic!("{other:?}"),
+        };
+    let mut room = Room::new();
+    assert!(length(&mut room, "server.ping") < 100);
+    let mut room = Room::new();
+    room.version(json!("1.7"));
+    room.info.banner = "x".repeat(1_000);
+    let lengths = ["server.banner", "server.ping"].map(|method| length(&mut room, method));
+    // With its line's end.
+    assert_eq!(lengths, [2_047, 1_023]);
+}

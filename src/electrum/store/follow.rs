@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use super::load::{Load, LoadError, LoadProgress};
 use super::locate::Locator;
+use super::lookup::{Lookup, LookupError};
 use super::{NewBlock, Store, StoreError, UNDO_BLOCKS, Writer};
 use crate::chain::bitcoind::blockfiles::survey::Found;
 use crate::chain::bitcoind::blockfiles::{BlockFiles, FilesError};
@@ -24,6 +25,9 @@ pub enum FollowError {
     /// The first build.
     #[error(transparent)]
     Load(#[from] LoadError),
+    /// A transaction that the index knows.
+    #[error(transparent)]
+    Lookup(#[from] LookupError),
     /// A block on the way to the tip is not in the files, or what it spent: the node may be writing it.
     #[error("a block on the way to the node's tip is not in {0} yet, or what it spent is not")]
     NotThere(PathBuf),
@@ -75,6 +79,7 @@ pub enum Progress {
 pub struct Follower {
     writer: Writer,
     locator: Locator,
+    lookup: Lookup,
     buckets: PathBuf,
     memory: u64,
     pub(super) stop: Arc<AtomicBool>,
@@ -89,8 +94,10 @@ impl Follower {
         memory: u64,
         stop: Arc<AtomicBool>,
     ) -> Self {
+        let lookup = Lookup::new(writer.store().clone(), Arc::clone(&files), 0);
         Self {
             writer,
+            lookup,
             locator: Locator::new(files),
             buckets,
             memory,
@@ -162,6 +169,9 @@ impl Follower {
         let path = self.locator.path(tip, |hash| *hash == [0; 32])?;
         let mut path = path.ok_or_else(|| self.not_there())?;
         path.truncate(path.len().saturating_sub(UNDO_BLOCKS as usize));
+        // What a block with a rival spent can be told only by what is in the index before it.
+        let rival = path.iter().position(|found| self.locator.has_rival(found));
+        path.truncate(rival.unwrap_or(path.len()));
         if path.is_empty() {
             return Ok(());
         }
@@ -182,7 +192,7 @@ impl Follower {
         let undo = if height == 0 {
             None
         } else {
-            let undo = self.locator.undo(found)?;
+            let undo = self.undo(found, &bytes)?;
             Some(undo.ok_or_else(|| self.not_there())?)
         };
         let touched = Touched::of(&bytes, undo.as_deref())
@@ -201,10 +211,25 @@ impl Follower {
         let found = self.locator.locate(&hash)?;
         let found = found.ok_or_else(|| self.not_there())?;
         let bytes = self.locator.block(&found)?;
-        let undo = self.locator.undo(&found)?;
+        let undo = self.undo(&found, &bytes)?;
         let touched = Touched::of(&bytes, undo.as_deref())
             .map_err(|error| FollowError::Block { height, error })?;
         Ok(Step::Removed(height, touched))
+    }
+
+    /// What a block spent that follows the last one of the index.
+    fn undo(&mut self, found: &Found, block: &[u8]) -> Result<Option<Vec<u8>>, FollowError> {
+        let Self {
+            lookup, locator, ..
+        } = self;
+        let mut failed = None;
+        let undo = locator.undo(found, &mut |undo| {
+            lookup.is_undo_of(block, undo).unwrap_or_else(|error| {
+                failed = Some(error);
+                false
+            })
+        })?;
+        failed.map_or(Ok(undo), |error| Err(error.into()))
     }
 
     fn not_there(&self) -> FollowError {

@@ -69,6 +69,9 @@ pub enum LoadError {
     /// There are more transactions than can be numbered.
     #[error("more transactions than this index can number")]
     TooMany,
+    /// It was already being filled when it failed.
+    #[error("the index was being filled when that failed; start the node again, and it goes on")]
+    HalfFilled,
     /// It was told to stop; what is done is kept.
     #[error("stopped")]
     Stopped,
@@ -149,12 +152,21 @@ impl Writer {
         let memory = load.memory.max(2 * THREAD_BYTES);
         let buckets = Buckets::open(load.folder, tip, transactions, memory).map_err(wrap)?;
         let buckets = read_all(load, jobs, buckets)?;
-        self.clear()?;
+        self.check_empty()?;
         self.fill(load, buckets)?;
         let mut chain = Chain::default();
         self.fill_blocks(load.blocks, &mut chain)?;
         self.publish(chain);
         std::fs::remove_dir_all(load.folder).map_err(wrap)
+    }
+
+    /// What an earlier try left is cleared by opening the store anew, and not here: the store's journal would have the clearing done
+    /// again after a restart, and with it what was filled in since, which is not in the journal.
+    fn check_empty(&self) -> Result<(), LoadError> {
+        if self.0.wrap(self.0.0.has_rows())? {
+            return Err(LoadError::HalfFilled);
+        }
+        Ok(())
     }
 
     /// Sorts bucket after bucket, one ahead of the store.

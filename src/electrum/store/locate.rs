@@ -42,11 +42,18 @@ impl Hasher for ByWork {
     }
 }
 
+/// What the undo data of two blocks have in common that may be taken for each other's.
+fn likeness(found: &Found) -> (Hash, u32) {
+    (found.parent(), found.transactions)
+}
+
 /// Finds blocks and what they spent.
 #[derive(Debug)]
 pub struct Locator {
     files: Arc<BlockFiles>,
     found: HashMap<Hash, Found, ByWork>,
+    /// How many of them follow the same block and have as many transactions.
+    alike: HashMap<(Hash, u32), u32, ByWork>,
     cursors: BTreeMap<u32, Cursor>,
     undos: Undos,
     /// How many were left when some were forgotten last.
@@ -59,6 +66,7 @@ impl Locator {
         Self {
             files,
             found: HashMap::default(),
+            alike: HashMap::default(),
             cursors: BTreeMap::new(),
             undos: Undos::default(),
             kept: 0,
@@ -78,6 +86,16 @@ impl Locator {
     pub fn locate(&mut self, hash: &Hash) -> Result<Option<Found>, FilesError> {
         if let Some(found) = self.found.get(hash) {
             return Ok(Some(*found));
+        }
+        // Nearly always it was just written.
+        if let Some((&last, _)) = self.cursors.last_key_value() {
+            self.look_through(last)?;
+            if self.files.path(Kind::Blocks, last + 1).exists() {
+                self.look_through(last + 1)?;
+            }
+            if let Some(found) = self.found.get(hash) {
+                return Ok(Some(*found));
+            }
         }
         let numbers = self.files.numbers()?;
         let recent = numbers.len().saturating_sub(RECENT_FILES);
@@ -117,7 +135,8 @@ impl Locator {
             .entry(file)
             .or_insert(Cursor { file, offset: 0 });
         for found in self.files.survey(cursor)? {
-            self.found.insert(found.hash, found);
+            let is_new = self.found.insert(found.hash, found).is_none();
+            *self.alike.entry(likeness(&found)).or_default() += u32::from(is_new);
         }
         Ok(())
     }
@@ -159,13 +178,26 @@ impl Locator {
             })
     }
 
-    /// What a block spent; `None` if the node has not written it yet.
+    /// Whether another block follows the same one and has as many transactions, so that what they spent may be taken for each other's. That of a block without
+    /// transactions but its coinbase is the same as any such block's.
+    pub fn has_rival(&self, found: &Found) -> bool {
+        let alike = self.alike.get(&likeness(found)).copied();
+        found.transactions > 1 && alike.unwrap_or(0) > 1
+    }
+
+    /// What a block spent, which `accepted` judges where there is a rival; `None` if the node has not written it yet.
     ///
     /// # Errors
     ///
     /// If it can't be read.
-    pub fn undo(&mut self, found: &Found) -> Result<Option<Vec<u8>>, FilesError> {
-        self.undos.read(&self.files, found)
+    pub fn undo(
+        &mut self,
+        found: &Found,
+        accepted: &mut dyn FnMut(&[u8]) -> bool,
+    ) -> Result<Option<Vec<u8>>, FilesError> {
+        let has_rival = self.has_rival(found);
+        self.undos
+            .read(&self.files, found, &mut |undo| !has_rival || accepted(undo))
     }
 
     /// Forgets where the blocks are that are in the index and can't be taken away again: that stands there.
@@ -179,6 +211,10 @@ impl Locator {
             }
         }
         self.found.shrink_to_fit();
+        self.alike.clear();
+        for found in self.found.values() {
+            *self.alike.entry(likeness(found)).or_default() += 1;
+        }
         self.kept = self.found.len();
     }
 }

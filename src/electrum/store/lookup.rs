@@ -1,5 +1,6 @@
 //! Transactions and histories read back: the rows say which and where, the node's files have the bytes.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 
@@ -9,9 +10,11 @@ use quick_cache::sync::Cache;
 
 use super::{Store, StoreError, View};
 use crate::chain::bitcoind::blockfiles::BlockFiles;
+use crate::chain::bitcoind::undo;
 use crate::electrum::history::History;
 use crate::electrum::rows::{self, TxNumber};
 use crate::electrum::script_hash::ScriptHash;
+use crate::mempool::view::transaction_count;
 use crate::mempool::{OutPoint, TransactionError, TransactionView};
 use crate::merkle::Hash;
 
@@ -155,9 +158,53 @@ impl Lookup {
             .map_err(failed)?;
         let mut body = bytes.get(rows::HEADER_BYTES..).unwrap_or_default();
         let wrong = |error| LookupError::Transaction { height, error };
-        let count = crate::mempool::view::transaction_count(&mut body).map_err(wrong)?;
+        let count = transaction_count(&mut body).map_err(wrong)?;
         let one = |_| TransactionView::parse_front(&mut body).map(|one| one.txid());
         (0..count).map(one).collect::<Result<_, _>>().map_err(wrong)
+    }
+
+    /// Whether undo data are those of a block on top of the index: each script in them is that of the output that the block spends.
+    ///
+    /// # Errors
+    ///
+    /// As [`Lookup::transaction`].
+    pub fn is_undo_of(&self, block: &[u8], undo: &[u8]) -> Result<bool, LookupError> {
+        let view = self.store.view();
+        let height = view.chain.len();
+        let wrong = |error| LookupError::Transaction { height, error };
+        let mut body = block.get(rows::HEADER_BYTES..).unwrap_or_default();
+        let mut own = BTreeMap::new();
+        let mut spends = Vec::new();
+        for _ in 0..transaction_count(&mut body).map_err(wrong)? {
+            let transaction = TransactionView::parse_front(&mut body).map_err(wrong)?;
+            own.insert(transaction.txid(), transaction);
+            if !transaction.is_coinbase() {
+                spends.extend(transaction.spends());
+            }
+        }
+        let mut scripts = Vec::new();
+        if undo::read(undo, |_, script| scripts.push(ScriptHash::of(script))).is_err()
+            || scripts.len() != spends.len()
+        {
+            return Ok(false);
+        }
+        let script_of = |transaction: &TransactionView<'_>, index: u32| {
+            let output = transaction.outputs().nth(index as usize);
+            output.map(|output| ScriptHash::of(output.script))
+        };
+        for (spent, script) in spends.iter().zip(scripts) {
+            let found = match own.get(&spent.txid) {
+                Some(transaction) => script_of(transaction, spent.index),
+                None => match self.find(&view, &spent.txid)? {
+                    Some(found) => script_of(&parse(&found)?, spent.index),
+                    None => None,
+                },
+            };
+            if found != Some(script) {
+                return Ok(false);
+            }
+        }
+        Ok(true)
     }
 
     /// What is kept of a script's history, if anything that still holds; [`Lookup::extend`] brings it to the tip.

@@ -1,5 +1,7 @@
 //! Small random chains in block files as bitcoind writes them; what the index says of them against a plain list.
 
+mod kill;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -29,6 +31,8 @@ struct World {
     folder: tempfile::TempDir,
     rng: StdRng,
     blocks: Vec<(Block, Vec<Vec<TxOut>>)>,
+    /// Transactions of a block at most, besides the coinbase.
+    most: u32,
 }
 
 fn script(number: u8) -> ScriptBuf {
@@ -46,6 +50,7 @@ impl World {
             folder: tempfile::tempdir().unwrap(),
             rng: StdRng::seed_from_u64(seed),
             blocks: vec![(genesis, Vec::new())],
+            most: 90,
         }
     }
 
@@ -102,7 +107,7 @@ impl World {
         };
         let mut transactions = Vec::new();
         let mut undo = Vec::new();
-        for number in 0..=self.rng.random_range(0..90) {
+        for number in 0..=self.rng.random_range(0..self.most) {
             let mut spent = Vec::new();
             let mut inputs = Vec::new();
             if number == 0 {
@@ -176,7 +181,7 @@ impl World {
 }
 
 /// Undo data with scripts as they are, and the checksum.
-fn undo_record((block, spent): &(Block, Vec<Vec<TxOut>>)) -> Vec<u8> {
+pub(super) fn undo_record((block, spent): &(Block, Vec<Vec<TxOut>>)) -> Vec<u8> {
     let mut bytes = vec![spent.len() as u8];
     for outputs in spent {
         bytes.push(outputs.len() as u8);

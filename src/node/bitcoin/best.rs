@@ -19,6 +19,8 @@ pub struct Best {
     pub rpc: Rpc,
     /// Its folder with block files, if that is on this machine.
     pub blocks: Option<PathBuf>,
+    /// Whether it tells of changes of its mempool as they happen.
+    pub tells_mempool: bool,
     /// Name and version that it gives itself.
     pub subversion: Option<String>,
 }
@@ -35,6 +37,7 @@ impl Desk {
                 hash,
                 rpc: link.rpc()?.clone(),
                 blocks: link.blocks.clone(),
+                tells_mempool: link.zmq_is_up,
                 subversion: link.subversion.clone(),
             })
         });

@@ -18,11 +18,10 @@ use super::fetches::{Fetches, Origin, Purpose};
 use super::find::{Finder, Found, Query};
 use super::follower::Follower;
 use super::ledger::{Ledger, NodeNumber, Via};
-use super::link::{Link, Listener, NodeReport};
+use super::link::{Link, Listener, NodeReport, Probed};
 use super::orphans::Orphans;
 use super::peers::{PeerNumber, Peers};
 use super::status::NodeStatus;
-use crate::chain::bitcoind::answer::BlockchainInfo;
 use crate::chain::bitcoind::follow::FollowInput;
 use crate::chain::bitcoind::{Nodes, RpcError};
 use crate::chain::headers::RECENT;
@@ -81,7 +80,7 @@ pub(super) enum Done {
     /// A node was asked how it does: its chain, and the name and version that it gives itself.
     Probed {
         node: NodeNumber,
-        answer: Result<(BlockchainInfo, String), RpcError>,
+        answer: Result<Probed, RpcError>,
     },
     /// A block of long ago was checked: its transactions are those of its header, or not.
     Checked {

@@ -79,6 +79,8 @@ pub struct Link {
     pub name: String,
     /// Its folder with block files, if that is on this machine.
     pub blocks: Option<PathBuf>,
+    /// Whether it is on this machine, and where its block files are was not found.
+    pub lacks_blocks: bool,
     /// Where to dial it by P2P.
     pub p2p: Option<String>,
     /// When to dial it again.
@@ -124,6 +126,7 @@ impl Link {
             submissions,
             name,
             blocks: None,
+            lacks_blocks: false,
             p2p,
             redial_at: None,
             redial: Backoff::new(LEAST_WAIT, MOST_WAIT, seed),
@@ -235,11 +238,34 @@ impl Link {
     }
 }
 
-/// Asks a node how it does, and checks that it is on `network`.
-pub async fn probe(rpc: Rpc, network: Network) -> Result<(BlockchainInfo, String), RpcError> {
+/// What a node said of itself.
+#[derive(Debug)]
+pub struct Probed {
+    /// Its chain.
+    pub info: BlockchainInfo,
+    /// Name and version.
+    pub subversion: String,
+    /// Its folder with block files, if that was asked for and is there.
+    pub blocks: Option<PathBuf>,
+}
+
+/// Asks a node how it does, and checks that it is on `network`; on demand it also says where its block files are.
+pub async fn probe(rpc: Rpc, network: Network, lacks_blocks: bool) -> Result<Probed, RpcError> {
     rpc.check_network(network).await?;
     let subversion = rpc.network_info().await?.subversion;
-    Ok((rpc.blockchain_info().await?, subversion))
+    let blocks = match lacks_blocks {
+        // An old node can't say, and one whose log is elsewhere says nothing of use.
+        true => rpc.log_path().await.ok().and_then(|log| {
+            let blocks = log.parent()?.join("blocks");
+            blocks.is_dir().then_some(blocks)
+        }),
+        false => None,
+    };
+    Ok(Probed {
+        info: rpc.blockchain_info().await?,
+        subversion,
+        blocks,
+    })
 }
 
 /// What the tasks of one node need.

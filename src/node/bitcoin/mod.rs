@@ -330,6 +330,7 @@ fn attend(shared: &Shared, node: NodeNumber, spec: &NodeSpec, seed: u64) -> Link
     };
     let mut link = Link::new(spec.to_string(), rpc, found.p2p, submissions, seed);
     link.mempool_feed = mempool_feed;
+    link.lacks_blocks = found.blocks.is_none() && found.is_here;
     link.blocks = found.blocks;
     if link.p2p.is_some() {
         link.redial_at = Some(shared.clock.now());

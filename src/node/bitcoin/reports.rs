@@ -11,10 +11,9 @@ use bytes::Bytes;
 use super::desk::{Desk, Done};
 use super::fetches::{Origin, Purpose};
 use super::ledger::{NodeNumber, Via};
-use super::link::{Link, NodeReport, probe};
+use super::link::{Link, NodeReport, Probed, probe};
 use super::status::NodeStatus;
 use crate::chain::HeaderRefusal;
-use crate::chain::bitcoind::answer::BlockchainInfo;
 use crate::chain::bitcoind::follow::FollowInput;
 use crate::chain::bitcoind::notice::{Notice, SequenceEvent};
 use crate::chain::bitcoind::zmq::ZmqEvent;
@@ -80,10 +79,12 @@ impl Desk {
     pub fn ask_nodes(&mut self, now: Time) {
         self.nodes.handle_timeout(now);
         while let Some(node) = self.nodes.poll_probe(now) {
-            if let Some(rpc) = self.links.get(node).and_then(|link| link.rpc().cloned()) {
+            let link = self.links.get(node);
+            let known = link.and_then(|link| Some((link.rpc()?.clone(), link.lacks_blocks)));
+            if let Some((rpc, lacks_blocks)) = known {
                 let network = self.shared.network;
                 self.spawn(async move {
-                    let answer = probe(rpc, network).await;
+                    let answer = probe(rpc, network, lacks_blocks).await;
                     Done::Probed { node, answer }
                 });
             }
@@ -101,13 +102,13 @@ impl Desk {
     }
 
     /// A node has answered how it does, or has not.
-    pub fn on_probed(
-        &mut self,
-        node: NodeNumber,
-        answer: Result<(BlockchainInfo, String), RpcError>,
-    ) {
+    pub fn on_probed(&mut self, node: NodeNumber, answer: Result<Probed, RpcError>) {
         let now = self.now();
-        let (info, subversion) = match answer {
+        let Probed {
+            info,
+            subversion,
+            blocks,
+        } = match answer {
             Ok(answer) => answer,
             Err(error) => return self.on_rpc_error(node, &error),
         };
@@ -119,6 +120,10 @@ impl Desk {
         let Some(link) = self.links.get_mut(node) else {
             return;
         };
+        if let Some(blocks) = blocks {
+            link.lacks_blocks = false;
+            link.blocks = Some(blocks);
+        }
         if link.set_up(subversion, now) {
             link.tip = Some(best);
             link.feed.start();

@@ -3,43 +3,37 @@
 //! It is a thread, for it waits on the disk. Blocks come before anything else; the mempool is taken in batches between them, and
 //! is listed anew when the index has caught up, or when something of it was lost.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::io;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bitcoin::Txid;
 use bitcoin::hashes::Hash as _;
-use bytes::Bytes;
 use tokio::runtime::Handle;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::SharedData;
 use super::progress::{Lines, SharedProgress};
 use crate::chain::Network;
 use crate::chain::bitcoind::blockfiles::BlockFiles;
 use crate::chain::bitcoind::follow::FollowOutput;
-use crate::electrum::mempool::{Coin, NotAdded, Touched};
+use crate::electrum::mempool::Touched;
 use crate::electrum::protocol::info::Info;
 use crate::electrum::query::Change;
-use crate::electrum::script_hash::ScriptHash;
+use crate::electrum::store::Writer;
 use crate::electrum::store::answer::Data;
 use crate::electrum::store::follow::{FollowError, Follower, Step};
-use crate::electrum::store::lookup::{Lookup, LookupError, parse};
-use crate::electrum::store::{View, Writer};
-use crate::mempool::OutPoint;
+use crate::electrum::store::lookup::Lookup;
+use crate::electrum::store::settle::Settler;
 use crate::merkle::Hash;
 use crate::node::bitcoin::Best;
 use crate::node::stop::Stop;
 
 /// Transactions that are taken into the mempool before a block gets its turn: some milliseconds of work.
 const BATCH: usize = 256;
-
-/// Transactions that wait for another one, on whose outputs they build. Reason: the node tells of parents first, so these are few;
-/// beyond it the oldest are dropped, and come with the next list.
-const MAX_WAITING: usize = 10_000;
 
 /// Scripts of one change. Reason: as many as some blocks touch; when more blocks come at once, clients are told in between.
 const MAX_TOUCHED: usize = 100_000;
@@ -49,6 +43,11 @@ const RETRY_TIME: Duration = Duration::from_millis(20);
 /// The longest of them.
 const MAX_RETRY_TIME: Duration = Duration::from_secs(5);
 
+/// Between two lists of the mempool of a node that does not tell what happens in it (ZMQ), or tells only of some (P2P).
+const LOOK_TIME: Duration = Duration::from_secs(2);
+/// They may take no more than this part of the time: a list of 100,000 transactions is 7 MB.
+const LOOK_SHARE: u32 = 50;
+
 /// What it is given.
 pub struct Parts {
     pub network: Network,
@@ -57,6 +56,8 @@ pub struct Parts {
     pub best: watch::Receiver<Option<Best>>,
     pub mempool: mpsc::Receiver<FollowOutput>,
     pub missed: Arc<AtomicBool>,
+    /// Given when somebody wants the mempool to be looked at.
+    pub look: Arc<Notify>,
     pub stop: Stop,
     pub writer: Writer,
     pub data: SharedData,
@@ -118,20 +119,21 @@ fn run(mut parts: Parts, runtime: &Handle, is_stopped: Arc<AtomicBool>) {
     let memory = parts.cache_bytes.max(512 << 20);
     let follower = Follower::new(parts.writer, files, buckets, memory, is_stopped);
     let mut worker = Worker {
-        data: Arc::new(Data::new(lookup)),
+        settler: Settler::new(Arc::new(Data::new(lookup))),
         follower,
         blocks,
         best: parts.best,
         mempool: parts.mempool,
         missed: parts.missed,
+        look: parts.look,
         stop: parts.stop,
         shared: parts.data,
         changes: parts.changes,
         info: parts.info,
         progress: parts.progress,
         runtime: runtime.clone(),
-        waiting: VecDeque::new(),
         is_listed: false,
+        look_at: Instant::now(),
         retry: RETRY_TIME,
     };
     worker.work();
@@ -161,29 +163,31 @@ async fn first_blocks(parts: &mut Parts) -> Option<PathBuf> {
 }
 
 struct Worker {
-    data: Arc<Data>,
+    settler: Settler,
     follower: Follower,
     /// The files that the index speaks of.
     blocks: PathBuf,
     best: watch::Receiver<Option<Best>>,
     mempool: mpsc::Receiver<FollowOutput>,
     missed: Arc<AtomicBool>,
+    look: Arc<Notify>,
     stop: Stop,
     shared: SharedData,
     changes: mpsc::Sender<Arc<Change>>,
     info: watch::Sender<Arc<Info>>,
     progress: SharedProgress,
     runtime: Handle,
-    /// Transactions that came before what they spend.
-    waiting: VecDeque<Bytes>,
     /// Whether the mempool is all here, as far as it was told of.
     is_listed: bool,
+    /// When to list it again, if the node does not tell what happens in it or the last list failed.
+    look_at: Instant,
     retry: Duration,
 }
 
 /// What there is to do.
 enum Wake {
     Best,
+    Look,
     Mempool(Vec<FollowOutput>),
     Retry,
     Stop,
@@ -204,13 +208,17 @@ impl Worker {
                     Err(_) => {}
                 }
             }
-            if !is_behind && (!self.is_listed || self.missed.swap(false, Ordering::Relaxed)) {
-                self.list_mempool();
+            if !is_behind {
+                if self.missed.swap(false, Ordering::Relaxed) || !self.is_listed {
+                    self.list_mempool();
+                }
+                self.open();
             }
             match self.wake(is_behind) {
                 Wake::Stop => return,
                 Wake::Best => is_behind = true,
                 Wake::Retry => {}
+                Wake::Look => self.is_listed = false,
                 Wake::Mempool(outputs) => self.take(outputs),
             }
         }
@@ -221,9 +229,15 @@ impl Worker {
             best,
             mempool,
             stop,
+            look,
+            look_at,
             retry,
+            is_listed,
             ..
         } = self;
+        let is_told = best.borrow().as_ref().is_none_or(|it| it.tells_mempool);
+        let looks = !is_behind && !(is_told && *is_listed);
+        let look_at = tokio::time::Instant::from_std(*look_at);
         self.runtime.block_on(async {
             let mut outputs = Vec::new();
             tokio::select! {
@@ -231,6 +245,8 @@ impl Worker {
                 () = stop.stopped() => Wake::Stop,
                 changed = best.changed() => if changed.is_ok() { Wake::Best } else { Wake::Stop },
                 () = tokio::time::sleep(*retry), if is_behind => Wake::Retry,
+                () = look.notified(), if !is_behind => Wake::Look,
+                () = tokio::time::sleep_until(look_at), if looks => Wake::Look,
                 taken = mempool.recv_many(&mut outputs, BATCH) => if taken > 0 { Wake::Mempool(outputs) } else { Wake::Stop },
             }
         })
@@ -239,7 +255,10 @@ impl Worker {
     /// Whether what failed may go well later. What can't is said, with the way out, and the server says that it is unavailable.
     fn can_retry(&mut self, error: &FollowError) -> bool {
         match error {
-            FollowError::NotThere(_) | FollowError::Files(_) | FollowError::Load(_) => {
+            FollowError::NotThere(_)
+            | FollowError::Files(_)
+            | FollowError::Lookup(_)
+            | FollowError::Load(_) => {
                 if self.retry >= MAX_RETRY_TIME {
                     tracing::warn!(%error, "the Electrum index waits");
                 }
@@ -274,71 +293,96 @@ impl Worker {
         let progress = |progress| lines.tell(progress);
         let Self {
             follower,
-            data,
+            settler,
             changes,
+            shared,
+            is_listed,
             ..
         } = self;
+        // Nobody is told of a tip of which nothing can be asked yet.
+        let is_open = shared.get().is_some();
         let store = follower.store().clone();
         let mut touched = Touched::default();
         let told = follower.follow(best.hash.to_byte_array(), &progress, |step| {
-            settle(data, store.view(), &step, &mut touched);
+            // What the node puts back it may have told of before, when it was no news.
+            *is_listed &= matches!(step, Step::Added(..));
+            settler.step(store.view(), &step, &mut touched);
             if touched.scripts.len() > MAX_TOUCHED {
-                tell(data, changes, std::mem::take(&mut touched), true);
+                tell(settler, changes, std::mem::take(&mut touched), is_open);
             }
         });
         drop(lines);
         // What the first build brought, no step told of.
-        data.change().view = store.view();
-        tell(data, changes, touched, true);
+        settler.data().change().view = store.view();
+        tell(settler, changes, touched, is_open);
         told?;
-        if self.shared.set(Arc::clone(&self.data)).is_ok() {
-            let tip = store.view().chain.tip().map(|(height, _)| height);
-            tracing::info!(height = tip, "the Electrum index is at the tip");
-            tell(&self.data, &self.changes, Touched::default(), true);
-        }
-        self.add_waiting();
+        let mut touched = Touched::default();
+        self.settler.add_waiting(&mut touched);
+        self.tell(touched, false);
         self.follower.persist()
+    }
+
+    /// Lets questions be answered: once there are chain and mempool, a wallet that comes back misses nothing that it had seen.
+    fn open(&mut self) {
+        let is_here = {
+            let best = self.best.borrow();
+            best.as_ref().and_then(|it| it.blocks.as_ref()) == Some(&self.blocks)
+        };
+        if !is_here || self.shared.set(Arc::clone(self.settler.data())).is_err() {
+            return;
+        }
+        let view = self.follower.store().view();
+        let height = view.chain.tip().map(|(height, _)| height);
+        // Programs that start electrs wait for its words.
+        tracing::info!(height, "serving Electrum RPC: the index is at the tip");
+        self.tell(Touched::default(), true);
     }
 
     /// Lists the mempool anew, and fetches what is not here.
     fn list_mempool(&mut self) {
-        let Some(rpc) = self.best.borrow().as_ref().map(|best| best.rpc.clone()) else {
-            return;
-        };
+        let began = Instant::now();
+        self.is_listed = self.try_list_mempool().is_some();
+        self.look_at = Instant::now() + LOOK_TIME.max(began.elapsed() * LOOK_SHARE);
+    }
+
+    /// `None`: something failed, or a block came first, and the list is not complete.
+    fn try_list_mempool(&mut self) -> Option<()> {
+        let rpc = self.best.borrow().as_ref().map(|best| best.rpc.clone())?;
         let list = match self.runtime.block_on(rpc.raw_mempool_with_sequence()) {
             Ok(list) => list,
             Err(error) => {
                 tracing::debug!(%error, "the mempool can't be listed now");
-                return;
+                return None;
             }
         };
-        self.is_listed = true;
         let listed: BTreeSet<Hash> = list.ids.iter().map(|id| id.to_byte_array()).collect();
         let mut touched = Touched::default();
-        let here = self.data.state().mempool.txids();
-        for gone in here.iter().filter(|txid| !listed.contains(*txid)) {
-            self.data.change().mempool.remove(gone, &mut touched);
-        }
-        tell(&self.data, &self.changes, touched, false);
+        self.settler.keep(&listed, &mut touched);
+        self.tell(touched, false);
+        let here = self.settler.data().state().mempool.txids();
         let missing = list.ids.into_iter();
         let missing: Vec<Txid> = missing
             .filter(|id| !here.contains(&id.to_byte_array()))
             .collect();
         for ids in missing.chunks(crate::chain::bitcoind::rpc::MAX_BATCH) {
             match self.runtime.block_on(rpc.raw_transactions(ids)) {
-                Ok(bodies) => self.add(bodies.into_iter().flatten().collect()),
+                Ok(bodies) => {
+                    let mut touched = Touched::default();
+                    let bodies = bodies.into_iter().flatten().collect();
+                    self.settler.add(bodies, &mut touched);
+                    self.tell(touched, false);
+                }
                 Err(error) => {
                     tracing::debug!(%error, "the mempool's transactions can't be fetched now");
-                    self.is_listed = false;
-                    return;
+                    return None;
                 }
             }
             // Blocks first.
             if self.best.has_changed().unwrap_or(true) {
-                self.is_listed = false;
-                return;
+                return None;
             }
         }
+        Some(())
     }
 
     fn take(&mut self, outputs: Vec<FollowOutput>) {
@@ -347,134 +391,27 @@ impl Worker {
             return;
         }
         for output in outputs {
+            let mut touched = Touched::default();
             match output {
-                FollowOutput::Add(transactions) => self.add(transactions),
+                FollowOutput::Add(transactions) => self.settler.add(transactions, &mut touched),
                 FollowOutput::Demote(ids) => {
-                    let mut touched = Touched::default();
-                    let mut state = self.data.change();
-                    for id in ids {
-                        state.mempool.remove(&id.to_byte_array(), &mut touched);
-                    }
-                    drop(state);
-                    tell(&self.data, &self.changes, touched, false);
+                    let ids: BTreeSet<Hash> = ids.iter().map(|id| id.to_byte_array()).collect();
+                    self.settler.demote(&ids, &mut touched);
                 }
                 FollowOutput::Trouble(_) => {}
             }
+            self.tell(touched, false);
         }
     }
 
-    fn add(&mut self, transactions: Vec<Bytes>) {
-        let mut touched = Touched::default();
-        for transaction in transactions {
-            self.add_one(transaction, &mut touched);
-        }
-        let are_new = !touched.scripts.is_empty();
-        tell(&self.data, &self.changes, touched, false);
-        if are_new && !self.waiting.is_empty() {
-            self.add_waiting();
-        }
+    fn tell(&self, touched: Touched, has_tip: bool) {
+        tell(&self.settler, &self.changes, touched, has_tip);
     }
-
-    /// Tries once more those that lacked something, until none finds what it lacks.
-    fn add_waiting(&mut self) {
-        loop {
-            let before = self.waiting.len();
-            let mut touched = Touched::default();
-            for transaction in std::mem::take(&mut self.waiting) {
-                self.add_one(transaction, &mut touched);
-            }
-            tell(&self.data, &self.changes, touched, false);
-            if self.waiting.len() >= before {
-                return;
-            }
-        }
-    }
-
-    fn add_one(&mut self, transaction: Bytes, touched: &mut Touched) {
-        let Ok(outside) = self.data.state().mempool.spends_outside(&transaction) else {
-            return;
-        };
-        let view = Arc::clone(&self.data.state().view);
-        let confirmed = match coins(&self.data, &view, outside) {
-            Ok(confirmed) => confirmed,
-            Err(error) => {
-                tracing::error!(%error, "what a transaction of the mempool spends can't be looked up");
-                return;
-            }
-        };
-        let added = self
-            .data
-            .change()
-            .mempool
-            .add(transaction.clone(), &confirmed, touched);
-        if let Err(NotAdded::Lacking(_)) = added {
-            if self.waiting.len() >= MAX_WAITING {
-                self.waiting.pop_front();
-            }
-            self.waiting.push_back(transaction);
-        }
-    }
-}
-
-/// Confirmed outputs that a transaction spends.
-fn coins(
-    data: &Data,
-    view: &View,
-    outside: Vec<OutPoint>,
-) -> Result<BTreeMap<OutPoint, Coin>, LookupError> {
-    let mut coins = BTreeMap::new();
-    for outpoint in outside {
-        let Some(found) = data.lookup().find(view, &outpoint.txid)? else {
-            continue;
-        };
-        let output = parse(&found)?.outputs().nth(outpoint.index as usize);
-        coins.extend(output.map(|output| {
-            let script = ScriptHash::of(output.script);
-            let value = output.value;
-            (outpoint, Coin { script, value })
-        }));
-    }
-    Ok(coins)
-}
-
-/// Changes chain and mempool together.
-fn settle(data: &Data, view: Arc<View>, step: &Step, touched: &mut Touched) {
-    let mut state = data.change();
-    state.view = view;
-    let block = match step {
-        Step::Added(_, block) => {
-            state.mempool.confirm(&block.txids, &block.spent, touched);
-            block
-        }
-        Step::Removed(_, block) => {
-            state.mempool.unconfirm(&block.txids, touched);
-            block
-        }
-    };
-    drop(state);
-    touched.scripts.extend(&block.scripts);
-    touched
-        .outpoints
-        .extend(block.spent.iter().chain(&block.made));
 }
 
 /// Tells the server; it waits while the server takes nothing.
-fn tell(data: &Data, changes: &mpsc::Sender<Arc<Change>>, touched: Touched, has_tip: bool) {
-    if touched.scripts.is_empty() && touched.outpoints.is_empty() && !has_tip {
-        return;
+fn tell(settler: &Settler, changes: &mpsc::Sender<Arc<Change>>, touched: Touched, has_tip: bool) {
+    if let Some(change) = settler.change(touched, has_tip) {
+        changes.blocking_send(Arc::new(change)).ok();
     }
-    let tip = match data.tip() {
-        Ok(tip) => tip.filter(|_| has_tip),
-        Err(error) => {
-            tracing::error!(%error, "the tip can't be read from the index");
-            None
-        }
-    };
-    let outpoints = touched.outpoints.into_iter();
-    let change = Change {
-        tip,
-        scripts: touched.scripts.into_iter().collect(),
-        outpoints: outpoints.map(|one| (one.txid, one.index)).collect(),
-    };
-    changes.blocking_send(Arc::new(change)).ok();
 }

@@ -41,10 +41,27 @@ const SSL_PORT: u16 = 50_002;
 
 /// What it is given.
 pub struct Parts {
-    pub handle: ElectrumHandle,
-    pub info: watch::Sender<Arc<Info>>,
-    pub offers: mpsc::Receiver<(IpAddr, Value)>,
-    pub stop: Stop,
+    handle: ElectrumHandle,
+    info: watch::Sender<Arc<Info>>,
+    offers: mpsc::Receiver<(IpAddr, Value)>,
+    stop: Stop,
+}
+
+impl Parts {
+    /// With those who name themselves.
+    pub fn new(
+        handle: &ElectrumHandle,
+        info: &watch::Sender<Arc<Info>>,
+        offers: mpsc::Receiver<(IpAddr, Value)>,
+        stop: &Stop,
+    ) -> Self {
+        Self {
+            handle: handle.clone(),
+            info: info.clone(),
+            offers,
+            stop: stop.clone(),
+        }
+    }
 }
 
 /// What came of a look.

@@ -16,6 +16,9 @@ const COUNT_BYTES: usize = 9;
 const LEAST_BLOCK: u32 = 81 + 60;
 /// Bytes that are looked at together for the next record behind something else.
 const WINDOW: usize = 1 << 20;
+/// Zeros behind which nothing is looked for. Reason: whatever a crash left inside a file, nobody wrote so many zeros; at its
+/// end they go on for up to 16 MiB.
+const ZEROS: usize = 4 << 10;
 
 /// A block that is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -118,8 +121,15 @@ impl BlockFiles {
         }))
     }
 
-    /// Where the magic number stands next, from `at` on.
+    /// Where the magic number stands next, from `at` on. Nowhere, if nothing but zeros follows for a while: bitcoind lays out the
+    /// next 16 MiB in advance, and to look through them at each block would take longer than all else.
     pub(super) fn next_magic(&self, kind: Kind, file: u32, mut at: u64) -> io::Result<Option<u64>> {
+        let mut ahead = vec![0; ZEROS];
+        let read = self.read_some(kind, file, at, &mut ahead)?;
+        let ahead = ahead.get(..read).unwrap_or_default();
+        if self.is_blank(at, ahead) {
+            return Ok(None);
+        }
         let mut window = vec![0; WINDOW];
         loop {
             let read = self.read_some(kind, file, at, &mut window)?;

@@ -1,6 +1,7 @@
 //! Which record of a `rev` file belongs to which block.
 //!
-//! Nothing in a record says so but its checksum, which covers the hash of the block before (`BlockManager::WriteBlockUndo`). Records
+//! Nothing in a record says so but its checksum, which covers the hash of the block before (`BlockManager::WriteBlockUndo`). So it tells
+//! two blocks on the same one apart by the number of their transactions only, and else whoever asks has to. Records
 //! stand in the order in which blocks were joined to the chain, so the next record is nearly always the next block's; where it
 //! is not, the others are tried.
 
@@ -32,7 +33,8 @@ fn belongs(parent: &[u8; 32], undo: &[u8], checksum: &[u8]) -> bool {
 
 impl BlockFiles {
     /// For each of `blocks`, all of one file and in the order of the chain, where its undo data is in that file's `rev` file,
-    /// which is given whole. `None` for a block that has none there, as the genesis block.
+    /// which is given whole. `None` for a block that has none there, as the genesis block. Of blocks that have the same parent and the same
+    /// number of transactions it may be another one's.
     pub fn match_undos(&self, rev: &[u8], blocks: &[Found]) -> Vec<Option<Range<usize>>> {
         let mut places = vec![None; blocks.len()];
         let mut next = 0;
@@ -107,7 +109,8 @@ struct Records {
 }
 
 impl Undos {
-    /// The undo data of a block; `None` if they are not there, which is so before the node has joined the block to its chain.
+    /// The undo data of a block that are `accepted` as its own; `None` if they are not there, which is so before the node has joined the
+    /// block to its chain. What is not accepted is another one's on the same block.
     ///
     /// # Errors
     ///
@@ -116,6 +119,7 @@ impl Undos {
         &mut self,
         files: &BlockFiles,
         block: &Found,
+        accepted: &mut dyn FnMut(&[u8]) -> bool,
     ) -> Result<Option<Vec<u8>>, FilesError> {
         let file = block.place.file;
         while self.files.len() >= MAX_REMEMBERED && !self.files.contains_key(&file) {
@@ -126,24 +130,14 @@ impl Undos {
             path: files.path(Kind::Undo, file),
             error,
         };
+        if let Some(undo) = records.find(files, block, accepted).map_err(failed)? {
+            return Ok(Some(undo));
+        }
         match records.extend(files, file) {
-            Ok(()) => {}
-            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(failed(error)),
+            Ok(()) => records.find(files, block, accepted).map_err(failed),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(failed(error)),
         }
-        let count = records.list.len();
-        let (next, last) = (records.next, count.saturating_sub(1));
-        let others = (0..count).rev().filter(|one| *one != next && *one != last);
-        for place in [next, last].into_iter().chain(others) {
-            let Some(&(offset, size)) = records.list.get(place) else {
-                continue;
-            };
-            if let Some(undo) = try_record(files, block, offset, size).map_err(failed)? {
-                records.next = place + 1;
-                return Ok(Some(undo));
-            }
-        }
-        Ok(None)
     }
 }
 
@@ -166,6 +160,29 @@ fn try_record(
 }
 
 impl Records {
+    /// The undo data of a block among the records that are known: the next one mostly, or the last.
+    fn find(
+        &mut self,
+        files: &BlockFiles,
+        block: &Found,
+        accepted: &mut dyn FnMut(&[u8]) -> bool,
+    ) -> io::Result<Option<Vec<u8>>> {
+        let count = self.list.len();
+        let (next, last) = (self.next, count.saturating_sub(1));
+        let others = (0..count).rev().filter(|one| *one != next && *one != last);
+        for place in [next, last].into_iter().chain(others) {
+            let Some(&(offset, size)) = self.list.get(place) else {
+                continue;
+            };
+            let undo = try_record(files, block, offset, size)?;
+            if let Some(undo) = undo.filter(|undo| accepted(undo)) {
+                self.next = place + 1;
+                return Ok(Some(undo));
+            }
+        }
+        Ok(None)
+    }
+
     /// Looks for what was added since.
     fn extend(&mut self, files: &BlockFiles, file: u32) -> io::Result<()> {
         let mut at = self.offset;
@@ -230,12 +247,18 @@ mod tests {
         write(folder.path(), Kind::Undo, 0, &records[..8], [3; 8]);
 
         let mut undos = Undos::default();
-        assert_eq!(undos.read(&files, &found[0]).unwrap(), None);
-        assert_eq!(undos.read(&files, &found[1]).unwrap(), Some(vec![0]));
-        assert_eq!(undos.read(&files, &found[11]).unwrap(), None);
+        assert_eq!(undos.read(&files, &found[0], &mut |_| true).unwrap(), None);
+        assert_eq!(
+            undos.read(&files, &found[1], &mut |_| true).unwrap(),
+            Some(vec![0])
+        );
+        assert_eq!(undos.read(&files, &found[11], &mut |_| true).unwrap(), None);
         write(folder.path(), Kind::Undo, 0, &records, [3; 8]);
         for found in &found[1..] {
-            assert_eq!(undos.read(&files, found).unwrap(), Some(vec![0]));
+            assert_eq!(
+                undos.read(&files, found, &mut |_| true).unwrap(),
+                Some(vec![0])
+            );
         }
 
         let mut rev = Vec::new();
@@ -259,6 +282,11 @@ mod tests {
         let files = BlockFiles::open(folder.path(), Network::Regtest).unwrap();
         let mut cursor = Cursor { file: 0, offset: 0 };
         let found = files.survey(&mut cursor).unwrap();
-        assert_eq!(Undos::default().read(&files, &found[1]).unwrap(), None);
+        assert_eq!(
+            Undos::default()
+                .read(&files, &found[1], &mut |_| true)
+                .unwrap(),
+            None
+        );
     }
 }

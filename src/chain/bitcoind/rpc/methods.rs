@@ -1,6 +1,7 @@
 //! The calls that are made, each with its types, its time and its bounds.
 
 use std::fmt::Write as _;
+use std::path::PathBuf;
 use std::time::Duration;
 
 use bitcoin::{BlockHash, Txid};
@@ -13,7 +14,7 @@ use super::{Lane, Rpc, Terms};
 use crate::chain::Network;
 use crate::chain::bitcoind::answer::{
     self, AddressList, BlockReference, BlockchainInfo, ChainTip, HEADER_BYTES, HexBytes, List,
-    MempoolList, NetworkInfo, NodeAddress, SubmitAnswer, ZmqNotification, check_block,
+    MempoolList, NetworkInfo, NodeAddress, RpcInfo, SubmitAnswer, ZmqNotification, check_block,
 };
 use crate::chain::bitcoind::error::{MISC, NOT_FOUND, RpcError};
 
@@ -87,6 +88,16 @@ impl Rpc {
     /// See [`RpcError`].
     pub async fn network_info(&self) -> Result<NetworkInfo, RpcError> {
         self.ask("getnetworkinfo", &json!([])).await
+    }
+
+    /// Where `getrpcinfo` says that its log is: in its folder for the network, unless it was told otherwise.
+    ///
+    /// # Errors
+    ///
+    /// See [`RpcError`].
+    pub async fn log_path(&self) -> Result<PathBuf, RpcError> {
+        let info: RpcInfo = self.ask("getrpcinfo", &json!([])).await?;
+        Ok(info.log_path)
     }
 
     /// `getbestblockhash`.
