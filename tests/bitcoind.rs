@@ -15,5 +15,6 @@ mod bitcoind {
     pub mod relay;
     mod restarts;
     mod several;
+    mod wallets;
     mod ways;
 }

@@ -183,6 +183,16 @@ fn a_node_answers_and_stops_when_told() {
         text(&unknown.stderr),
         "error code: -32601\nerror message:\nMethod not found\n`nonsense` is no method; `blocktorrent cli help` lists them"
     );
+    for call in [
+        &["getelectruminfo"][..],
+        &["electrumlog", "1", "on"],
+        &["electrumquery", "x"],
+        &["setelectrumbanner"],
+    ] {
+        let refused = node.cli(call);
+        assert_eq!(refused.status.code(), Some(1));
+        assert!(text(&refused.stderr).contains("set electrum-listen, as in"));
+    }
     let absent = node.cli(&["getblock", &"0".repeat(64)]);
     assert_eq!(absent.status.code(), Some(5));
     let no_json = node.cli(&["getblock", &"0".repeat(64), "x"]);

@@ -100,15 +100,7 @@ fn sample(key: &str, defaults: &Defaults) -> Sample {
                 },
             );
         }
-        "electrum-listen" => {
-            let example = "[\"tcp://127.0.0.1:50001\", \"ssl://0.0.0.0:50002\"]";
-            return Sample::DefaultAnd("[]".to_owned(), example);
-        }
-        "electrum-cache-mb" => return number("512"),
-        "electrum-cert" => return Sample::Example("\"/etc/ssl/electrum.pem\""),
-        "electrum-key" => return Sample::Example("\"/etc/ssl/electrum.key\""),
-        "electrum-banner" => return Sample::Example("\"/etc/blocktorrent/banner.txt\""),
-        "electrum-donation" => return Sample::Example("\"bc1q...\""),
+        key if key.starts_with("electrum-") => return electrum_sample(key),
         "find-peers" | "dns-seed" | "fixed-seeds" => match (key, defaults.network) {
             ("find-peers", _) => quoted(&"on"),
             (_, NetworkName::Regtest) => quoted(&"off"),
@@ -142,6 +134,27 @@ fn sample(key: &str, defaults: &Defaults) -> Sample {
         // Rates.
         _ => return Sample::Example("100"),
     })
+}
+
+/// The same of the Electrum server's options.
+fn electrum_sample(key: &str) -> Sample {
+    let number = |text: &str| Sample::Default(text.to_owned());
+    let list = |example| Sample::DefaultAnd("[]".to_owned(), example);
+    match key {
+        "electrum-listen" => list("[\"tcp://127.0.0.1:50001\", \"ssl://0.0.0.0:50002\"]"),
+        "electrum-cache-mb" => number("512"),
+        "electrum-host" => list("[\"electrum.example\"]"),
+        "electrum-peer" => list("[\"other.example:50002\"]"),
+        "electrum-peers" => Sample::Default("\"off\"".to_owned()),
+        "electrum-max-sessions" => number("10000"),
+        "electrum-cost-soft" => number("1000"),
+        "electrum-cost-hard" => number("10000"),
+        "electrum-cert" => Sample::Example("\"/etc/ssl/electrum.pem\""),
+        "electrum-key" => Sample::Example("\"/etc/ssl/electrum.key\""),
+        "electrum-banner" => Sample::Example("\"/etc/blocktorrent/banner.txt\""),
+        "electrum-donation" => Sample::Example("\"bc1q...\""),
+        _ => Sample::Example("\"\""),
+    }
 }
 
 #[cfg(test)]

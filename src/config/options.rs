@@ -107,9 +107,46 @@ pub struct Options {
 
     /// Greet wallets with the text of this file
     ///
-    /// $SERVER_VERSION, $DAEMON_VERSION and $DONATION_ADDRESS in it are filled in, as in ElectrumX.
+    /// $SERVER_VERSION, $DAEMON_VERSION and $DONATION_ADDRESS in it are filled in, as in ElectrumX. It is read anew when it
+    /// changes; `cli setelectrumbanner` reads it at once, or takes another text.
     #[arg(long, value_name = "FILE")]
     pub electrum_banner: Option<PathBuf>,
+
+    /// Tell wallets and other Electrum servers that this one is reached by this name; may be given many times
+    ///
+    /// The ports are those of electrum-listen, except those on loopback.
+    #[arg(long, value_name = "NAME")]
+    pub electrum_host: Vec<String>,
+
+    /// Look at this Electrum server to begin with, and whom it tells of; may be given many times [default: none]
+    ///
+    /// Its port for TLS, 50002 by default. Whoever is found good is told of to wallets, and looked at again every three hours.
+    #[arg(long, value_name = "HOST[:PORT]")]
+    pub electrum_peer: Vec<PeerAddress>,
+
+    /// Look at other Electrum servers, tell wallets of them, and name this one to them: on or off
+    ///
+    /// By default on if there is an electrum-host or an electrum-peer. A server is told of only if it serves the same chain and
+    /// lists the name that it was reached by; one that names itself must do so from an address of that name.
+    #[arg(long, value_name = "on|off")]
+    pub electrum_peers: Option<OnOff>,
+
+    /// Serve at most so many Electrum wallets at a time [default: 10000]
+    ///
+    /// An idle one takes some 20 kB. Of one network (/24, /48) are at most a fortieth, or 8 if that is more.
+    #[arg(long, value_name = "COUNT")]
+    pub electrum_max_sessions: Option<u32>,
+
+    /// Let a wallet wait before its next call once it costs so much, 0 for never [default: 1000]
+    ///
+    /// As in ElectrumX: a transaction told costs 1, so do 5,000 bytes; what a wallet costs falls by 1 a second, and others of
+    /// its network weigh on it with a quarter of what they cost.
+    #[arg(long, value_name = "UNITS")]
+    pub electrum_cost_soft: Option<u32>,
+
+    /// Disconnect a wallet once it costs so much; without meaning if electrum-cost-soft is 0 [default: 10000]
+    #[arg(long, value_name = "UNITS")]
+    pub electrum_cost_hard: Option<u32>,
 
     /// Tell wallets of this address for donations
     #[arg(long, value_name = "ADDRESS")]
@@ -325,6 +362,8 @@ impl Options {
         self.quic_allow.extend(below.quic_allow);
         self.bitcoind.extend(below.bitcoind);
         self.electrum_listen.extend(below.electrum_listen);
+        self.electrum_host.extend(below.electrum_host);
+        self.electrum_peer.extend(below.electrum_peer);
         self.seed_node.extend(below.seed_node);
         self.external_ip.extend(below.external_ip);
         Self {
@@ -345,6 +384,12 @@ impl Options {
             electrum_cert: self.electrum_cert.or(below.electrum_cert),
             electrum_key: self.electrum_key.or(below.electrum_key),
             electrum_banner: self.electrum_banner.or(below.electrum_banner),
+            electrum_host: self.electrum_host,
+            electrum_peer: self.electrum_peer,
+            electrum_peers: self.electrum_peers.or(below.electrum_peers),
+            electrum_max_sessions: self.electrum_max_sessions.or(below.electrum_max_sessions),
+            electrum_cost_soft: self.electrum_cost_soft.or(below.electrum_cost_soft),
+            electrum_cost_hard: self.electrum_cost_hard.or(below.electrum_cost_hard),
             electrum_donation: self.electrum_donation.or(below.electrum_donation),
             find_peers: self.find_peers.or(below.find_peers),
             dns_seed: self.dns_seed.or(below.dns_seed),

@@ -87,6 +87,18 @@ fn a_file_may_say_everything() {
         private-addresses = "off"
         bitcoind = ["rpc=b.example,user=u,password=p", "auto"]
         service-bit = 24
+        electrum-listen = ["tcp://127.0.0.1:50001", "wss://[::1]:50004"]
+        electrum-cache-mb = 100
+        electrum-cert = "/etc/ssl/electrum.pem"
+        electrum-key = "/etc/ssl/electrum.key"
+        electrum-banner = "/tmp/banner"
+        electrum-host = ["electrum.example"]
+        electrum-peer = ["other.example", "203.0.113.5:50012"]
+        electrum-peers = "on"
+        electrum-max-sessions = 100
+        electrum-cost-soft = 0
+        electrum-cost-hard = 0
+        electrum-donation = "bc1q"
         connect = ["203.0.113.5:9000", "relay.example", "[2001:db8::1]:9000", "2001:db8::2"]
         quic-listen = "0.0.0.0:8436"
         quic-peer = ["0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f0f@relay.example:8436"]

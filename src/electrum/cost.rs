@@ -197,19 +197,29 @@ impl Costs {
         bytes as u64 / BYTES_PER_MILLI
     }
 
-    /// What a session has cost, in thousandths, as of its last call.
-    pub fn of_session(&self, session: SessionId) -> u64 {
-        self.sessions
-            .get(&session)
-            .map_or(0, |(account, _)| account.milli)
+    /// What a session costs by now, in thousandths.
+    pub fn of_session(&self, session: SessionId, now: Time) -> u64 {
+        let Some((mut account, _)) = self.sessions.get(&session).copied() else {
+            return 0;
+        };
+        account.decay(self.limits.decay_milli_per_s, now);
+        account.milli
     }
 
-    /// All networks that are remembered.
-    pub fn groups(&self) -> impl Iterator<Item = GroupView> + '_ {
-        self.groups.iter().map(|(group, of_group)| GroupView {
-            group: *group,
-            milli: of_group.account.milli,
-            sessions: of_group.sessions,
+    /// All networks that are remembered, and what they cost by now.
+    pub fn groups(&self, now: Time) -> impl Iterator<Item = GroupView> + '_ {
+        self.groups.iter().map(move |(group, of_group)| {
+            let OfGroup {
+                mut account,
+                sessions,
+            } = *of_group;
+            let rate = self.limits.decay_milli_per_s * u64::from(sessions.max(1));
+            account.decay(rate, now);
+            GroupView {
+                group: *group,
+                milli: account.milli,
+                sessions,
+            }
         })
     }
 

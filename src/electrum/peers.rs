@@ -91,6 +91,8 @@ struct Known {
     ports: Ports,
     protocol_max: String,
     named_from: Option<IpAddr>,
+    /// Whether it named itself: then its name has to stand for where that came from.
+    by_itself: bool,
     address: Option<IpAddr>,
     good: Option<Time>,
     next: Time,
@@ -102,13 +104,16 @@ struct Known {
 pub struct PeerBook {
     genesis: String,
     own: BTreeSet<String>,
+    is_private: bool,
     known: BTreeMap<String, Known>,
 }
 
 impl PeerBook {
-    /// None yet. `genesis` is the first block's hash as it is shown; `own` are the names of this server.
-    pub fn new(genesis: String, own: impl IntoIterator<Item = String>) -> Self {
+    /// None yet. `genesis` is the first block's hash as it is shown; `own` are the names of this server. On a private network any
+    /// name will do.
+    pub fn new(genesis: String, own: impl IntoIterator<Item = String>, is_private: bool) -> Self {
         Self {
+            is_private,
             genesis,
             own: own.into_iter().map(|host| host.to_lowercase()).collect(),
             known: BTreeMap::new(),
@@ -127,7 +132,28 @@ impl PeerBook {
 
     /// An operator names a server.
     pub fn add(&mut self, host: &str, ports: Ports, now: Time) -> Result<(), Unfit> {
-        self.insert(host.to_lowercase(), ports, None, now)
+        self.insert(host.to_lowercase(), ports, None, false, now)
+    }
+
+    /// A good server at this address tells of others, as [`Info::peers`](super::protocol::info::Info::peers) has it: each is looked
+    /// at before anyone is told of it.
+    pub fn told_of(&mut self, peers: &Value, by: IpAddr, now: Time) {
+        let peers = peers.as_array().into_iter().flatten().take(MAX_TOLD);
+        for peer in peers {
+            let host = peer.get(1).and_then(Value::as_str);
+            let features = peer.get(2).and_then(Value::as_array);
+            if let (Some(host), Some(features)) = (host, features) {
+                // What is no good, or too much, is left out.
+                self.insert(
+                    host.to_lowercase(),
+                    told_ports(features),
+                    Some(by),
+                    false,
+                    now,
+                )
+                .ok();
+            }
+        }
     }
 
     /// A server names itself from an address.
@@ -142,7 +168,7 @@ impl PeerBook {
         let mut taken = Err(Unfit::Malformed);
         for (host, ports) in hosts.iter().take(MAX_HOSTS) {
             let ports = read_ports(ports)?;
-            let one = self.insert(host.to_lowercase(), ports, Some(from), now);
+            let one = self.insert(host.to_lowercase(), ports, Some(from), true, now);
             taken = taken.or(one);
             if one == Err(Unfit::Own) {
                 return one;
@@ -156,12 +182,14 @@ impl PeerBook {
         host: String,
         ports: Ports,
         from: Option<IpAddr>,
+        by_itself: bool,
         now: Time,
     ) -> Result<(), Unfit> {
         if self.own.contains(&host) {
             return Err(Unfit::Own);
         }
-        if !is_host(&host) || (ports.tcp.is_none() && ports.ssl.is_none()) {
+        let is_fit = is_host(&host) || (self.is_private && is_short(&host));
+        if !is_fit || (ports.tcp.is_none() && ports.ssl.is_none()) {
             return Err(Unfit::Malformed);
         }
         // One that is known has its time to be looked at already.
@@ -180,6 +208,7 @@ impl PeerBook {
             ports,
             protocol_max: String::new(),
             named_from: from,
+            by_itself,
             address: None,
             good: None,
             next: now,
@@ -200,7 +229,9 @@ impl PeerBook {
         Some(Candidate {
             host: host.clone(),
             ports: known.ports,
-            must_be: known.named_from.filter(|_| known.good.is_none()),
+            must_be: known
+                .named_from
+                .filter(|_| known.by_itself && known.good.is_none()),
         })
     }
 
@@ -309,6 +340,26 @@ fn read_ports(ports: &Value) -> Result<Ports, Unfit> {
     })
 }
 
+/// The ports among the features of one that is told of: `s50002`, `t50001`, each with its number.
+fn told_ports(features: &[Value]) -> Ports {
+    let port = |sign: char| {
+        let texts = features.iter().filter_map(Value::as_str);
+        let mut numbers = texts.filter_map(|text| text.strip_prefix(sign));
+        numbers.find_map(|number| number.parse().ok().filter(|port| *port > 0))
+    };
+    Ports {
+        tcp: port('t'),
+        ssl: port('s'),
+        ws: None,
+        wss: None,
+    }
+}
+
+/// Whether that may be any name at all.
+fn is_short(host: &str) -> bool {
+    (1..=253).contains(&host.len()) && host.bytes().all(|byte| byte.is_ascii_graphic())
+}
+
 /// Whether that may be a name of a host on the internet, or an address there.
 fn is_host(host: &str) -> bool {
     if let Ok(address) = host.parse::<IpAddr>() {
@@ -382,7 +433,7 @@ mod tests {
     }
 
     fn book() -> PeerBook {
-        PeerBook::new("00".into(), ["me.example".to_owned()])
+        PeerBook::new("00".into(), ["me.example".to_owned()], false)
     }
 
     fn pass(book: &mut PeerBook, host: &str, address: &str, now: Time) {
@@ -445,6 +496,37 @@ mod tests {
                 .ok();
         }
         assert!(book.len() <= MAX_PEERS);
+    }
+
+    #[test]
+    fn those_of_whom_others_tell_are_looked_at_wherever_their_names_lead() {
+        let mut book = book();
+        let told = json!([
+            ["9.9.9.9", "A.example", ["v1.6", "s50002", "t50001"]],
+            ["", "b.example", ["s", "t0"]],
+            ["", "10.0.0.1", ["t1"]],
+            ["", "me.example", ["t1"]],
+            7,
+            [],
+            ["x"],
+        ]);
+        book.told_of(&told, ip("1.2.3.4"), at(0));
+        let due = book.due(at(0)).unwrap();
+        assert_eq!((due.host.as_str(), due.must_be), ("a.example", None));
+        assert_eq!((due.ports.ssl, due.ports.tcp), (Some(50_002), Some(50_001)));
+        assert_eq!(book.due(at(0)), None);
+        let many = (0..100).map(|number| json!(["", format!("n{number}.example"), ["t1"]]));
+        book.told_of(&many.collect(), ip("1.2.9.9"), at(0));
+        assert_eq!(book.len(), UNSEEN_OF_BUCKET);
+    }
+
+    #[test]
+    fn on_a_private_network_any_name_will_do() {
+        let mut book = PeerBook::new("00".into(), [], true);
+        book.offer(&features("127.0.0.1"), ip("127.0.0.1"), at(0))
+            .unwrap();
+        let spaced = book.offer(&features("a b"), ip("127.0.0.1"), at(0));
+        assert_eq!(spaced, Err(Unfit::Malformed));
     }
 
     #[test]

@@ -23,7 +23,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::files::{Readers, advice, open_regular, refuse_irregular, write_atomically};
-use crate::config::NetworkName;
+use crate::config::{ElectrumAddress, NetworkName};
 
 /// The user name of the cookie, as Bitcoin Core calls it.
 pub const COOKIE_USER: &str = "__cookie__";
@@ -79,6 +79,9 @@ pub struct Addresses {
     /// UDP: private links, if they are accepted.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub quic: Option<SocketAddr>,
+    /// TCP: Electrum wallets, if they are served.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub electrum: Vec<ElectrumAddress>,
 }
 
 /// The root of datadirs that is meant when none is configured: `~/.blocktorrent`.
@@ -300,6 +303,7 @@ mod tests {
             rpc: "[::1]:3".parse().unwrap(),
             p2p: Some("127.0.0.1:4".parse().unwrap()),
             quic: None,
+            electrum: vec!["ssl://[::1]:5".parse().unwrap()],
         };
         datadir.write_addresses(&addresses).unwrap();
         assert_eq!(read_addresses(root.path()), Some(addresses));

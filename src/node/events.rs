@@ -5,7 +5,7 @@
 //!
 //! | event | further members |
 //! | --- | --- |
-//! | `ready` | `control data rpc p2p quic`: the addresses listened on |
+//! | `ready` | `control data rpc p2p quic electrum`: the addresses listened on |
 //! | `session` | `session addr private agent`: a handshake is done; whether over a private link |
 //! | `session_down` | `session addr private reason established`: whether its handshake had been done |
 //! | `path` | `session addr udp`: data goes over UDP from now on, or no longer |
@@ -27,6 +27,7 @@ use serde::Serialize;
 
 use super::engine::Hash;
 use super::rpc::hash_text;
+use crate::config::ElectrumAddress;
 use crate::relay::{Event, SessionId, Source};
 use crate::time::Time;
 
@@ -55,6 +56,8 @@ pub enum News {
         p2p: Option<SocketAddr>,
         #[serde(skip_serializing_if = "Option::is_none")]
         quic: Option<SocketAddr>,
+        #[serde(skip_serializing_if = "Vec::is_empty")]
+        electrum: Vec<ElectrumAddress>,
     },
     /// A handshake is done.
     Session {
@@ -337,11 +340,15 @@ impl News {
                 rpc,
                 p2p,
                 quic,
+                electrum,
             } => {
                 let shown =
                     |at: &Option<SocketAddr>| at.map_or("off".to_owned(), |at| at.to_string());
                 let (p2p, quic) = (shown(p2p), shown(quic));
                 tracing::info!(%control, %data, %rpc, p2p, quic, "listening");
+                for address in electrum {
+                    tracing::info!("Electrum wallets are served at {address}");
+                }
             }
             Self::Session {
                 session,

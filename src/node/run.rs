@@ -3,6 +3,7 @@
 use std::net::TcpListener as StdListener;
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -11,7 +12,7 @@ use rand::TryRng;
 use rand::rngs::SysRng;
 use tokio::net::TcpListener;
 use tokio::runtime::{Handle, Runtime};
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot, watch};
 
 use super::bitcoin;
 use super::datadir::{Addresses, Datadir, DatadirError};
@@ -29,17 +30,15 @@ use super::rpc::{self, auth::Credentials};
 use super::sessions::{self, SessionsIn};
 use super::settings::{self, Settings};
 use super::signals;
+use super::sockets::{self, Sockets};
 use super::stop::Stop;
 use super::store::BlockStore;
 use crate::chain::Network;
-use crate::chain::p2p::connection::Listener;
-use crate::config::{Config, ConfigError, TestOptions};
+use crate::chain::bitcoind::follow::FollowOutput;
+use crate::config::{Config, ConfigError};
 use crate::electrum::store::Writer;
 use crate::net::control::BoundControl;
-use crate::net::{
-    BoundUdp, Clock, ControlHub, HubOptions, LinkOptions, PrivateHub, SharedUplink, UdpOptions,
-    UdpPort, Uplink,
-};
+use crate::net::{BoundUdp, Clock, ControlHub, HubOptions, PrivateHub, SharedUplink, UdpPort};
 use crate::relay::{Engine, EngineConfig};
 
 /// News on the way to log and stdout: more than a block has chunks, times some blocks.
@@ -56,15 +55,6 @@ const FAREWELL_TIME: Duration = Duration::from_secs(3);
 const CLOSING_TIME: Duration = Duration::from_millis(500);
 /// How long running calls may take once the node stops.
 const LAST_CALLS_TIME: Duration = Duration::from_secs(5);
-
-/// The sockets of a node, bound.
-struct Sockets {
-    control: BoundControl,
-    data: BoundUdp,
-    rpc: StdListener,
-    private: Option<keys::BoundPrivate>,
-    uplink: Option<SharedUplink>,
-}
 
 /// Runs a node with these settings until it is told to stop.
 ///
@@ -104,8 +94,10 @@ pub fn run(settings: &Settings) -> anyhow::Result<()> {
         .is_on()
         .then(|| electrum::open(&config.electrum, datadir.folder(), network));
     let index = index.transpose()?;
-    limits::raise_descriptors(config.max_peers);
-    let sockets = bind(config, datadir.folder())?;
+    let wallets = &config.electrum;
+    let max_wallets = wallets.is_on().then_some(wallets.max_sessions);
+    limits::raise_descriptors(config.max_peers, max_wallets.unwrap_or(0));
+    let sockets = sockets::bind(config, datadir.folder())?;
     // Only now: a node that can't start says why, in one line and nothing else.
     tracing::info!(
         version = env!("CARGO_PKG_VERSION"),
@@ -190,14 +182,11 @@ async fn serve(
     headers: HeaderFile,
     sockets: Sockets,
 ) -> anyhow::Result<()> {
-    let stop = Stop::default();
-    let at_once = signals::watch(&stop)?;
-    if config.test.stop_at_eof {
-        watch_stdin(&stop)?;
-    }
+    let (stop, at_once) = watch_for_end(config)?;
     let rpc_listener = listener(&parts.callers, sockets.rpc.try_clone()?)?;
     let p2p = bitcoin::listen(config, parts.network).await?;
-    let addresses = addresses(config, &sockets, &rpc_listener, p2p.as_ref())?;
+    let (wallets, served) = electrum::bind(&config.electrum, datadir.folder()).await?;
+    let addresses = sockets::addresses(config, &sockets, &rpc_listener, p2p.as_ref(), served)?;
     warn_of_shortfalls(&sockets.data);
     let (hub, control) = ControlHub::new(hub_options(config, parts.clock, sockets.uplink));
     let keeper = tokio::spawn(headerfile::keep(headers, parts.book.clone(), stop.clone()));
@@ -228,26 +217,15 @@ async fn serve(
     // Before any peer is let in or dialled, so that it is the first of the events.
     threads.announce(parts.clock, &addresses);
     let (bitcoin, desk) = bitcoin::start(side, &config.bitcoind);
-    let electrum = match parts.index.take() {
-        Some(index) => {
-            let joins = electrum::Parts {
-                network: parts.network,
-                folder: datadir.folder().to_owned(),
-                best: bitcoin.best(),
-                mempool,
-                missed,
-                stop: stop.clone(),
-            };
-            Some(electrum::start(&config.electrum, index, joins).await?)
-        }
-        None => None,
-    };
+    let told = (bitcoin.best(), mempool, missed, stop.clone());
+    let (wallets, wallets_end) = serve_wallets(config, datadir, &mut parts, wallets, told)?;
     let context = rpc::Context {
         engine,
         bitcoin,
         store: parts.store,
         hub: hub.clone(),
         private: private.hub.clone(),
+        electrum: wallets,
         named: config.find.external_ips.clone(),
         network: parts.network,
         agent,
@@ -256,22 +234,62 @@ async fn serve(
         started: Instant::now(),
         stop: stop.clone(),
     };
-    let server = rpc::http::serve(rpc_listener, context, credentials);
-    let server = parts.callers.spawn(server);
+    let server = (parts.callers).spawn(rpc::http::serve(rpc_listener, context, credentials));
     connect(&hub, private.hub.as_ref(), sockets.control, config)?;
     stop.stopped().await;
     tracing::info!("stopping");
     hub.stop();
-    let electrum = async {
-        if let Some(electrum) = electrum {
-            electrum.task.await.ok();
-        }
-    };
-    let last_calls = async { tokio::join!(server, keeper, desk, electrum) };
+    let last_calls = async { tokio::join!(server, keeper, desk, wallets_end) };
     tokio::select! {
         ended = in_order(threads, &hub, private.hub.as_ref(), last_calls) => ended,
         Ok(()) = at_once => bail!("ended at once, by a second signal"),
     }
+}
+
+/// What tells the node to end, and to end at once.
+fn watch_for_end(config: &Config) -> anyhow::Result<(Stop, oneshot::Receiver<()>)> {
+    let stop = Stop::default();
+    let at_once = signals::watch(&stop)?;
+    if config.test.stop_at_eof {
+        watch_stdin(&stop)?;
+    }
+    Ok((stop, at_once))
+}
+
+/// What the Electrum server is told by the side towards Bitcoin, and the word to end.
+type Told = (
+    watch::Receiver<Option<bitcoin::Best>>,
+    mpsc::Receiver<FollowOutput>,
+    Arc<AtomicBool>,
+    Stop,
+);
+
+/// Starts the Electrum server, if there is to be one; the task ends when it has ended.
+fn serve_wallets(
+    config: &Config,
+    datadir: &Datadir,
+    parts: &mut Parts,
+    ready: Option<electrum::Ready>,
+    (best, mempool, missed, stop): Told,
+) -> anyhow::Result<(
+    Option<electrum::ElectrumHandle>,
+    tokio::task::JoinHandle<()>,
+)> {
+    let (Some(writer), Some(ready)) = (parts.index.take(), ready) else {
+        return Ok((None, tokio::spawn(async {})));
+    };
+    let joins = electrum::Parts {
+        network: parts.network,
+        folder: datadir.folder().to_owned(),
+        best,
+        mempool,
+        missed,
+        stop,
+        writer,
+        ready,
+    };
+    let (handle, end) = electrum::start(&config.electrum, joins)?;
+    Ok((Some(handle), end))
 }
 
 fn hub_options(config: &Config, clock: Clock, uplink: Option<SharedUplink>) -> HubOptions {
@@ -322,24 +340,6 @@ async fn in_order<T>(
     }
     tokio::time::timeout(LAST_CALLS_TIME, last_calls).await.ok();
     ended
-}
-
-/// Where the sockets listen.
-fn addresses(
-    config: &Config,
-    sockets: &Sockets,
-    rpc: &TcpListener,
-    p2p: Option<&Listener>,
-) -> anyhow::Result<Addresses> {
-    Ok(Addresses {
-        pid: std::process::id(),
-        network: config.network.to_string(),
-        control: sockets.control.local_addr(),
-        data: sockets.data.local_addr(),
-        rpc: rpc.local_addr()?,
-        p2p: p2p.map(Listener::local_addr).transpose()?,
-        quic: keys::listens_at(config, sockets.private.as_ref()),
-    })
 }
 
 /// Lets peers in, and dials those that are configured.
@@ -425,6 +425,7 @@ impl Threads {
                 rpc: addresses.rpc,
                 p2p: addresses.p2p,
                 quic: addresses.quic,
+                electrum: addresses.electrum.clone(),
             },
             dropped_before: 0,
         };
@@ -532,62 +533,6 @@ fn agent(config: &Config) -> String {
         None => format!("/blocktorrent:{version}/"),
         Some(comment) => format!("/blocktorrent:{version}({comment})/"),
     }
-}
-
-fn bind(config: &Config, folder: &Path) -> anyhow::Result<Sockets> {
-    let uplink = uplink(&config.test)?;
-    let defaults = settings::defaults(config.network);
-    let control_address = config.control_listen.unwrap_or(defaults.control);
-    let control = BoundControl::bind(control_address)?;
-    let options = UdpOptions {
-        uplink: uplink.clone(),
-        ..UdpOptions::default()
-    };
-    let data = match config.data_listen {
-        Some(address) => BoundUdp::bind(address, options)?,
-        None => {
-            let same = BoundUdp::bind(control.local_addr(), options.clone());
-            match control_address.port() {
-                // The number that the system picked for TCP may be taken for UDP.
-                0 => same.or_else(|_| BoundUdp::bind(control_address, options))?,
-                _ => same?,
-            }
-        }
-    };
-    let rpc_address = config.rpc_listen.unwrap_or(defaults.rpc);
-    let rpc = StdListener::bind(rpc_address).map_err(|error| match error.kind() {
-        std::io::ErrorKind::AddrInUse => anyhow!(
-            "cannot listen on {rpc_address} (RPC): the port is in use; stop the program that has it or choose another with --rpc-listen"
-        ),
-        _ => anyhow!("cannot listen on {rpc_address} (RPC): {error}; choose another with --rpc-listen"),
-    })?;
-    rpc.set_nonblocking(true)?;
-    let private = keys::bind(config, data.local_addr(), folder)?;
-    Ok(Sockets {
-        control,
-        data,
-        rpc,
-        private,
-        uplink,
-    })
-}
-
-/// The link that the test options ask for.
-fn uplink(test: &TestOptions) -> anyhow::Result<Option<SharedUplink>> {
-    let delay_ms = test.emulate_delay_ms.unwrap_or(0.0);
-    let options = LinkOptions {
-        loss_percent: test.emulate_loss.unwrap_or(0.0),
-        delay: Duration::from_secs_f64(delay_ms / 1e3),
-        rate_bits_per_s: test
-            .emulate_rate_mbit
-            .map(|mbit| (mbit * 1e6).round() as u64),
-        queue_bytes: None,
-    };
-    if options.is_transparent() {
-        return Ok(None);
-    }
-    let uplink = Uplink::new(options, test.emulate_seed.unwrap_or(0))?;
-    Ok(Some(SharedUplink::new(uplink)))
 }
 
 fn named<T: Send + 'static>(

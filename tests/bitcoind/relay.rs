@@ -129,6 +129,14 @@ impl Relay {
         self.address("control")
     }
 
+    /// Where Electrum wallets are served in this way, as in `tcp://`.
+    pub fn wallets(&self, way: &str) -> SocketAddr {
+        let listens = self.addresses["electrum"].as_array().expect("a list");
+        let mut listens = listens.iter().filter_map(Value::as_str);
+        let address = listens.find_map(|address| address.strip_prefix(way));
+        address.expect("it listens").parse().expect("an address")
+    }
+
     /// Where Bitcoin's P2P protocol is spoken.
     pub fn p2p(&self) -> SocketAddr {
         self.address("p2p").parse().expect("an address")

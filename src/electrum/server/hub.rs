@@ -400,6 +400,7 @@ impl Admin {
 
     /// `sessions`.
     pub fn sessions(&self) -> Vec<SessionView> {
+        let now = self.0.now();
         let state = self.0.state();
         let view = |entry: &Entry| {
             let handle = &entry.handle;
@@ -411,7 +412,7 @@ impl Admin {
                 client: said.0.clone(),
                 version: said.1.clone(),
                 since: handle.since,
-                cost_milli: state.costs.of_session(handle.id),
+                cost_milli: state.costs.of_session(handle.id, now),
                 calls: handle.calls.load(Ordering::Relaxed),
                 subscriptions: state.subscriptions.count(handle.id),
                 logged: handle.logged.load(Ordering::Relaxed),
@@ -422,7 +423,23 @@ impl Admin {
 
     /// `groups`: networks with what they cost.
     pub fn groups(&self) -> Vec<GroupView> {
-        self.0.state().costs.groups().collect()
+        let now = self.0.now();
+        self.0.state().costs.groups(now).collect()
+    }
+
+    /// The time, as sessions have it.
+    pub fn now(&self) -> Time {
+        self.0.now()
+    }
+
+    /// What the server says of itself.
+    pub fn info(&self) -> Arc<Info> {
+        self.0.info.borrow().clone()
+    }
+
+    /// What the server was told to allow.
+    pub fn options(&self) -> &Options {
+        &self.0.options
     }
 
     /// `disconnect`; whether there is such a session.
@@ -430,7 +447,7 @@ impl Admin {
         self.with(id, |handle| handle.cut.notify_one())
     }
 
-    /// `log`: whether a session's calls are logged from now on, by their methods; whether there is such a session.
+    /// `log`: whether a session's messages are logged from now on, by their length alone; whether there is such a session.
     pub fn log(&self, id: SessionId, on: bool) -> bool {
         self.with(id, |handle| handle.logged.store(on, Ordering::Relaxed))
     }

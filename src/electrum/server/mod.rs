@@ -16,6 +16,7 @@ mod client;
 mod feed;
 mod hub;
 mod listen;
+pub mod look;
 pub mod tls;
 mod transport;
 
@@ -25,6 +26,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::Value;
+use tokio::net::TcpListener;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
@@ -126,7 +128,7 @@ impl Default for Options {
             reload_interval: Duration::from_secs(5),
             // An idle one that has said its version was measured at 29 kB over TCP: 290 MB.
             max_sessions: 10_000,
-            // A quarter percent of all; an office behind one address has fewer wallets.
+            // A fortieth of all; an office behind one address has fewer wallets.
             max_per_group: 250,
             max_subscriptions: subscriptions::MAX_PER_SESSION,
             max_subscriptions_total: subscriptions::MAX_SUBSCRIPTIONS,
@@ -179,6 +181,15 @@ pub enum StartError {
     Tls(#[from] tls::TlsError),
 }
 
+/// A server that listens, and takes nobody yet.
+pub struct Bound {
+    /// Where it listens, with the ports that were taken.
+    pub addresses: Vec<(Transport, SocketAddr)>,
+    options: Options,
+    tls: Option<tls::Tls>,
+    listeners: Vec<(Transport, TcpListener)>,
+}
+
 /// A server that runs.
 #[derive(Debug)]
 pub struct Server {
@@ -193,16 +204,12 @@ pub struct Server {
 /// How long clients may take to be gone once the server stops.
 const FAREWELL: Duration = Duration::from_secs(3);
 
-impl Server {
-    /// Listens, and serves until `stop` comes about.
+impl Bound {
+    /// Takes the addresses.
     ///
     /// # Errors
     /// If it can't listen everywhere, or the certificate is no good.
-    pub async fn start(
-        options: Options,
-        wires: Wires,
-        stop: impl Future<Output = ()> + Send + 'static,
-    ) -> Result<Self, StartError> {
+    pub async fn new(options: Options) -> Result<Self, StartError> {
         let tls = match options
             .listen
             .iter()
@@ -219,14 +226,22 @@ impl Server {
         let mut addresses = Vec::new();
         for (transport, address) in &options.listen {
             let refuse = |error| StartError::Listen(transport.name(), *address, error);
-            let listener = tokio::net::TcpListener::bind(address)
-                .await
-                .map_err(refuse)?;
+            let listener = TcpListener::bind(address).await.map_err(refuse)?;
             addresses.push((*transport, listener.local_addr().map_err(refuse)?));
             listeners.push((*transport, listener));
         }
-        let hub = Arc::new(Hub::new(
+        Ok(Self {
+            addresses,
             options,
+            tls,
+            listeners,
+        })
+    }
+
+    /// Serves until `stop` comes about.
+    pub fn serve(self, wires: Wires, stop: impl Future<Output = ()> + Send + 'static) -> Server {
+        let hub = Arc::new(Hub::new(
+            self.options,
             wires.info,
             wires.tip,
             wires.data,
@@ -235,11 +250,11 @@ impl Server {
         let admin = Admin::new(hub.clone());
         let mut tasks = tokio::task::JoinSet::new();
         tasks.spawn(feed::run(hub.clone(), wires.changes));
-        if let Some(tls) = &tls {
+        if let Some(tls) = &self.tls {
             tasks.spawn(tls.clone().keep_fresh(hub.options.reload_interval));
         }
-        for (transport, listener) in listeners {
-            let (hub, tls) = (hub.clone(), tls.clone());
+        for (transport, listener) in self.listeners {
+            let (hub, tls) = (hub.clone(), self.tls.clone());
             tasks.spawn(async move {
                 let has_tip = hub.has_tip();
                 tokio::time::timeout(hub.options.first_tip_timeout, has_tip)
@@ -255,11 +270,11 @@ impl Server {
             hub.cut_all();
             tokio::time::timeout(FAREWELL, hub.emptied()).await.ok();
         });
-        Ok(Self {
-            addresses,
+        Server {
+            addresses: self.addresses,
             admin,
             task,
-        })
+        }
     }
 }
 

@@ -106,7 +106,7 @@ impl World {
         let stopped = async {
             stopped.await.ok();
         };
-        let server = Server::start(options, wires, stopped).await.unwrap();
+        let server = Bound::new(options).await.unwrap().serve(wires, stopped);
         Self {
             server,
             statuses,
@@ -533,6 +533,36 @@ async fn a_new_certificate_is_taken_without_a_restart() {
     assert!(fresh);
     old.send(&version()).await;
     assert!(old.next().await.is_some());
+}
+
+#[tokio::test]
+async fn another_server_is_looked_at_with_and_without_tls() {
+    let world = World::new(|_| {}).await;
+    for transport in [Transport::Tcp, Transport::Ssl] {
+        let address = world.address(transport);
+        let mut talk = look::Talk::open(address, transport.has_tls(), "a.example", "Test 2")
+            .await
+            .unwrap();
+        assert_eq!(talk.features().await.unwrap()["server_version"], "Test 1");
+        assert_eq!(talk.height().await.unwrap(), 1);
+        assert_eq!(talk.header(3).await.unwrap(), [3; 80]);
+        assert_eq!(talk.peers().await.unwrap(), json!([]));
+        talk.add_us(&json!({})).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn one_that_answers_nonsense_without_end_is_left() {
+    for nonsense in ["x", "{\"method\":\"a\"}\n"] {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            let (mut stream, _) = listener.accept().await.unwrap();
+            while stream.write_all(nonsense.as_bytes()).await.is_ok() {}
+        });
+        let talk = look::Talk::open(address, false, "a.example", "Test 2").await;
+        assert!(talk.is_err());
+    }
 }
 
 #[tokio::test]

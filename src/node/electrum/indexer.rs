@@ -16,6 +16,7 @@ use tokio::runtime::Handle;
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 
 use super::SharedData;
+use super::progress::{Lines, SharedProgress};
 use crate::chain::Network;
 use crate::chain::bitcoind::blockfiles::BlockFiles;
 use crate::chain::bitcoind::follow::FollowOutput;
@@ -24,8 +25,7 @@ use crate::electrum::protocol::info::Info;
 use crate::electrum::query::Change;
 use crate::electrum::store::Writer;
 use crate::electrum::store::answer::Data;
-use crate::electrum::store::follow::{FollowError, Follower, Progress, Step};
-use crate::electrum::store::load::LoadProgress;
+use crate::electrum::store::follow::{FollowError, Follower, Step};
 use crate::electrum::store::lookup::Lookup;
 use crate::electrum::store::settle::Settler;
 use crate::merkle::Hash;
@@ -48,9 +48,6 @@ const LOOK_TIME: Duration = Duration::from_secs(2);
 /// They may take no more than this part of the time: a list of 100,000 transactions is 7 MB.
 const LOOK_SHARE: u32 = 50;
 
-/// Between two lines about how far the first build is.
-const LINE_TIME: Duration = Duration::from_secs(5);
-
 /// What it is given.
 pub struct Parts {
     pub network: Network,
@@ -66,6 +63,7 @@ pub struct Parts {
     pub data: SharedData,
     pub changes: mpsc::Sender<Arc<Change>>,
     pub info: watch::Sender<Arc<Info>>,
+    pub progress: SharedProgress,
 }
 
 /// The thread from outside.
@@ -132,6 +130,7 @@ fn run(mut parts: Parts, runtime: &Handle, is_stopped: Arc<AtomicBool>) {
         shared: parts.data,
         changes: parts.changes,
         info: parts.info,
+        progress: parts.progress,
         runtime: runtime.clone(),
         is_listed: false,
         look_at: Instant::now(),
@@ -176,6 +175,7 @@ struct Worker {
     shared: SharedData,
     changes: mpsc::Sender<Arc<Change>>,
     info: watch::Sender<Arc<Info>>,
+    progress: SharedProgress,
     runtime: Handle,
     /// Whether the mempool is all here, as far as it was told of.
     is_listed: bool,
@@ -289,13 +289,8 @@ impl Worker {
             }
             is_new
         });
-        let lines = std::sync::Mutex::new(Lines::new());
-        let progress = |progress| {
-            lines
-                .lock()
-                .unwrap_or_else(std::sync::PoisonError::into_inner)
-                .tell(progress);
-        };
+        let lines = Lines::new(self.progress.clone());
+        let progress = |progress| lines.tell(progress);
         let Self {
             follower,
             settler,
@@ -316,6 +311,7 @@ impl Worker {
                 tell(settler, changes, std::mem::take(&mut touched), is_open);
             }
         });
+        drop(lines);
         // What the first build brought, no step told of.
         settler.data().change().view = store.view();
         tell(settler, changes, touched, is_open);
@@ -417,45 +413,5 @@ impl Worker {
 fn tell(settler: &Settler, changes: &mpsc::Sender<Arc<Change>>, touched: Touched, has_tip: bool) {
     if let Some(change) = settler.change(touched, has_tip) {
         changes.blocking_send(Arc::new(change)).ok();
-    }
-}
-
-/// Lines about long work, not too many.
-struct Lines {
-    began: Instant,
-    last: Instant,
-}
-
-impl Lines {
-    fn new() -> Self {
-        let now = Instant::now();
-        Self {
-            began: now,
-            last: now,
-        }
-    }
-
-    fn tell(&mut self, progress: Progress) {
-        let now = Instant::now();
-        if now - self.last < LINE_TIME {
-            return;
-        }
-        self.last = now;
-        let (what, done, of) = match progress {
-            Progress::Survey { files, of } => ("block files seen", files as u64, of as u64),
-            Progress::Load(LoadProgress::Reading { bytes, of }) => {
-                ("MB of blocks read", bytes / 1_000_000, of / 1_000_000)
-            }
-            Progress::Load(LoadProgress::Writing { buckets, of }) => {
-                ("parts of the index written", buckets as u64, of as u64)
-            }
-            Progress::Blocks { height, of } => ("blocks", height.into(), of.into()),
-        };
-        let seconds = (now - self.began).as_secs_f64();
-        let rate = done as f64 / seconds.max(0.001);
-        let left = of.saturating_sub(done) as f64 / rate.max(0.001);
-        tracing::info!(
-            "Electrum index: {done} of {of} {what}, {rate:.0} a second, about {left:.0} s left of this"
-        );
     }
 }

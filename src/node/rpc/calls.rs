@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::Context;
 use super::arguments::Arguments;
 use super::blocks::{self, Detail, hash_text};
+use super::electrum;
 use super::error::{Code, RpcError};
 use super::found;
 use super::methods::{self, Kind};
@@ -59,6 +60,13 @@ impl Context {
             Kind::GetAddrmanInfo => self.get_addrman_info().await,
             Kind::GetRelayAddresses => self.get_relay_addresses(&arguments).await,
             Kind::GetBitcoinPeerInfo => self.get_bitcoin_peer_info().await,
+            Kind::GetElectrumInfo => electrum::info(self).await,
+            Kind::GetElectrumSessions => electrum::sessions(self),
+            Kind::GetElectrumGroups => electrum::groups(self, &arguments),
+            Kind::DisconnectElectrum => electrum::disconnect(self, &arguments),
+            Kind::ElectrumLog => electrum::log(self, &arguments),
+            Kind::ElectrumQuery => electrum::query(self, &arguments).await,
+            Kind::SetElectrumBanner => electrum::set_banner(self, &arguments),
             Kind::Help => help(&arguments),
             Kind::Stop => {
                 self.stop.stop();

@@ -139,6 +139,31 @@ methods! {
          connection_type: \"manual\" is a bitcoind of yours, \"outbound-full-relay\" an ordinary node that is listened to for \
          addresses, \"block-relay-only\" another relay that is asked for blocks, \"feeler\" one looked at for a moment.\n\
          The sessions of the relay's protocol are in getpeerinfo.";
+    GetElectrumInfo "getelectruminfo" ()
+        "The Electrum server: how its index stands, who is there, what was refused.\n\
+         \"state\": at the tip, behind, being built (with \"building\": what is counted, how fast, how long yet), or what is lacking.\n\
+         \"refused\" were not let in, \"failed\" did not get through their handshake, \"cut\" were ended by this side.\n\
+         \"hosts\": by which names this server is told of; \"peers\": the servers that wallets are told of.\n\
+         \"cost\": from soft on a session waits before its next call, at hard it is cut.";
+    GetElectrumSessions "getelectrumsessions" ()
+        "The wallets that are connected, and what they cost.\n\
+         \"cost\" is by now, with what has decayed; see getelectruminfo for the limits.";
+    GetElectrumGroups "getelectrumgroups" (optional_json("count"))
+        "Networks of wallets (/24, /48), with what they cost by now.\n\
+         Those that cost most first, as many as count says: 100 by default, 0 for all. Sessions of a network that have ended \
+         are in its cost.";
+    DisconnectElectrum "disconnectelectrum" (json("id"))
+        "Ends the session of a wallet, by its \"id\" in getelectrumsessions. Answers null.";
+    ElectrumLog "electrumlog" (json("id"), text("state"))
+        "Logs when a session sends messages, and how long they are: on or off.\n\
+         What is asked is never logged: it would tell whose coins are whose. Answers null.";
+    ElectrumQuery "electrumquery" (text("script"), optional_json("count"))
+        "What wallets are told of an address or script hash.\n\
+         script: an address, or 64 hexadecimal digits as in Electrum's protocol. Amounts are in satoshis.\n\
+         count: so many transactions of the history at most, the last ones, 10 by default.";
+    SetElectrumBanner "setelectrumbanner" (optional_text("banner"))
+        "Greets wallets by this text, or by what the banner's file says now.\n\
+         The text holds until electrum-banner's file changes, or the node ends. Answers what wallets see.";
     Help "help" (optional_text("command"))
         "All methods, or what one of them does.";
     Stop "stop" ()

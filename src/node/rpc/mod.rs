@@ -14,6 +14,7 @@ mod arguments;
 pub mod auth;
 mod blocks;
 mod calls;
+mod electrum;
 mod error;
 mod found;
 pub mod http;
@@ -27,6 +28,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::bitcoin::BitcoinHandle;
+use super::electrum::ElectrumHandle;
 use super::engine::EngineHandle;
 use super::stop::Stop;
 use super::store::BlockStore;
@@ -49,6 +51,8 @@ pub struct Context {
     pub hub: ControlHub,
     /// The private links, if there are any.
     pub private: Option<PrivateHub>,
+    /// The Electrum server, if there is one.
+    pub electrum: Option<ElectrumHandle>,
     /// Addresses of this node that the operator named.
     pub named: Vec<IpAddr>,
     /// The network whose blocks are relayed.

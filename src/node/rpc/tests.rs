@@ -54,6 +54,7 @@ impl Bench {
             store: Arc::new(BlockStore::open(folder.path(), 10_000_000).unwrap()),
             hub,
             private: None,
+            electrum: None,
             named: Vec::new(),
             network: Network::Regtest,
             agent: "/blocktorrent:0.0.0/".into(),
