@@ -29,7 +29,7 @@ use crate::electrum::store::follow::{FollowError, Follower, Progress, Step};
 use crate::electrum::store::load::LoadProgress;
 use crate::electrum::store::lookup::{Lookup, LookupError, parse};
 use crate::electrum::store::{View, Writer};
-use crate::mempool::OutPoint;
+use crate::mempool::{OutPoint, TransactionView};
 use crate::merkle::Hash;
 use crate::node::bitcoin::Best;
 use crate::node::stop::Stop;
@@ -141,6 +141,7 @@ fn run(mut parts: Parts, runtime: &Handle, is_stopped: Arc<AtomicBool>) {
         runtime: runtime.clone(),
         waiting: VecDeque::new(),
         is_listed: false,
+        untold: None,
         look_at: Instant::now(),
         retry: RETRY_TIME,
     };
@@ -188,6 +189,8 @@ struct Worker {
     waiting: VecDeque<Bytes>,
     /// Whether the mempool is all here, as far as it was told of.
     is_listed: bool,
+    /// What blocks changed, until the mempool is listed.
+    untold: Option<Touched>,
     /// When to list it again, if the node does not tell what happens in it or the last list failed.
     look_at: Instant,
     retry: Duration,
@@ -220,6 +223,10 @@ impl Worker {
             if !is_behind {
                 if self.missed.swap(false, Ordering::Relaxed) || !self.is_listed {
                     self.list_mempool();
+                }
+                if let Some(touched) = self.untold.take() {
+                    let is_open = self.shared.get().is_some();
+                    tell(&self.data, &self.changes, touched, is_open);
                 }
                 self.open();
             }
@@ -313,7 +320,10 @@ impl Worker {
         let is_open = shared.get().is_some();
         let store = follower.store().clone();
         let mut touched = Touched::default();
+        let mut is_listed = self.is_listed;
         let told = follower.follow(best.hash.to_byte_array(), &progress, |step| {
+            // What waits again, and what builds on it, the node tells of before or after: in a list it has all.
+            is_listed &= matches!(step, Step::Added(..));
             settle(data, store.view(), &step, &mut touched);
             if touched.scripts.len() > MAX_TOUCHED {
                 tell(data, changes, std::mem::take(&mut touched), is_open);
@@ -321,7 +331,12 @@ impl Worker {
         });
         // What the first build brought, no step told of.
         data.change().view = store.view();
-        tell(data, changes, touched, is_open);
+        self.is_listed = is_listed;
+        match is_listed {
+            true => tell(data, changes, touched, is_open),
+            // Whose payment waits again is not told that there is none.
+            false => self.untold = Some(touched),
+        }
         told?;
         self.add_waiting();
         self.follower.persist()
@@ -441,8 +456,10 @@ impl Worker {
             return;
         };
         let view = Arc::clone(&self.data.state().view);
-        let confirmed = match coins(&self.data, &view, outside) {
-            Ok(confirmed) => confirmed,
+        let confirmed = match coins(&self.data, &view, &transaction, outside) {
+            Ok(Some(confirmed)) => confirmed,
+            // It is told of after its block as well, and may be late.
+            Ok(None) => return,
             Err(error) => {
                 tracing::error!(%error, "what a transaction of the mempool spends can't be looked up");
                 return;
@@ -462,12 +479,19 @@ impl Worker {
     }
 }
 
-/// Confirmed outputs that a transaction spends.
+/// Confirmed outputs that a transaction spends; `None`: it is in a block itself.
 fn coins(
     data: &Data,
     view: &View,
+    transaction: &[u8],
     outside: Vec<OutPoint>,
-) -> Result<BTreeMap<OutPoint, Coin>, LookupError> {
+) -> Result<Option<BTreeMap<OutPoint, Coin>>, LookupError> {
+    let txid = TransactionView::parse(transaction).map(|it| it.txid());
+    if let Ok(txid) = txid
+        && data.lookup().find(view, &txid)?.is_some()
+    {
+        return Ok(None);
+    }
     let mut coins = BTreeMap::new();
     for outpoint in outside {
         let Some(found) = data.lookup().find(view, &outpoint.txid)? else {
@@ -480,7 +504,7 @@ fn coins(
             (outpoint, Coin { script, value })
         }));
     }
-    Ok(coins)
+    Ok(Some(coins))
 }
 
 /// Changes chain and mempool together.
