@@ -2,10 +2,10 @@
 
 use bitcoin::hashes::{Hash as _, HashEngine as _, sha256d};
 use bitcoin::{BlockHash, Txid};
-use electrum_client::{Batch, Client, ElectrumApi as _, Param};
+use electrum_client::{Batch, ElectrumApi as _, Param};
 use serde_json::Value;
 
-use super::clients::{client, history};
+use super::clients::{Client, client, history};
 use super::purse::Purse;
 use super::server::Server;
 use crate::harness::{Bitcoind, executable};

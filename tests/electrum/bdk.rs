@@ -6,10 +6,10 @@ use bdk_electrum::BdkElectrumClient;
 use bdk_electrum::bdk_core::spk_client::{SyncRequest, SyncResponse};
 use bdk_electrum::bdk_core::{BlockId, CheckPoint};
 use bitcoin::{ScriptBuf, Txid};
-use electrum_client::{Client, Error};
+use electrum_client::Error;
 use serde_json::json;
 
-use super::clients::client;
+use super::clients::{Client, client};
 use super::purse::{Purse, send};
 use super::server::Server;
 use crate::harness::{Bitcoind, PATIENCE, executable};

@@ -3,7 +3,8 @@
 use std::time::{Duration, Instant};
 
 use bitcoin::{BlockHash, Script, Txid};
-use electrum_client::{Client, Config, ElectrumApi as _, HeaderNotification, ScriptStatus};
+use electrum_client::raw_client::{ElectrumPlaintextStream, RawClient};
+use electrum_client::{ElectrumApi as _, HeaderNotification, ScriptStatus};
 
 use super::server::Server;
 use crate::harness::PATIENCE;
@@ -11,12 +12,13 @@ use crate::harness::PATIENCE;
 /// Between two looks at what has come: the client reads notifications only while it waits for an answer.
 const PAUSE: Duration = Duration::from_millis(5);
 
+/// A client that does not connect anew by itself, and so says what was wrong.
+pub type Client = RawClient<ElectrumPlaintextStream>;
+
 /// A client of a server.
 pub fn client(server: &Server) -> Client {
-    let config = Config::builder().timeout(Some(PATIENCE)).retry(0).build();
-    let url = format!("tcp://{}", server.address());
-    Client::from_config(&url, config)
-        .unwrap_or_else(|error| panic!("{error}\n{}", server.log.tail()))
+    let client = RawClient::new(server.address(), Some(PATIENCE), None);
+    client.unwrap_or_else(|error| panic!("{error}\n{}", server.log.tail()))
 }
 
 /// Waits until a look finds something.

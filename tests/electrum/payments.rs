@@ -1,10 +1,10 @@
 //! A payment, from nothing to the block and back: what `electrum-client` is told at every step.
 
 use bitcoin::Transaction;
-use electrum_client::{Client, ElectrumApi as _, Param};
+use electrum_client::{ElectrumApi as _, Param};
 use serde_json::{Value, json};
 
-use super::clients::{client, history, wait_for_history, wait_for_tip};
+use super::clients::{Client, client, history, wait, wait_for_history, wait_for_tip};
 use super::purse::{Purse, send};
 use super::server::Server;
 use crate::harness::{Bitcoind, executable};
@@ -127,11 +127,12 @@ fn a_child_of_what_waits_is_told_apart_until_its_parent_is_in_a_block() {
     let hex = bitcoin::consensus::encode::serialize_hex(&parent);
     let block = node.call("generateblock", json!([descriptor, [hex]]));
     wait_for_history(&client, &payee, &[(child_id, 0)]);
-    // The block is taken back, and both wait again; then there is another like it.
+    // The block is taken back, and both wait again; then there is another with the parent.
     node.call("invalidateblock", json!([block["hash"]]));
     wait_for_history(&client, &payee, &[(child_id, -1)]);
     wait_for_history(&client, &middle.script(), &[(parent_id, 0), (child_id, -1)]);
-    node.call("generateblock", json!([descriptor, [hex]]));
+    // To somebody else, or it would be the one that was taken back.
+    node.call("generateblock", json!(["raw(51)", [hex]]));
     wait_for_history(&client, &payee, &[(child_id, 0)]);
     wait_for_history(
         &client,
@@ -153,7 +154,7 @@ fn what_the_node_refuses_is_refused_in_its_words_and_what_is_replaced_is_gone() 
     let mut copy = Purse::new(1);
     let server = Server::beside(&node);
     let client = client(&server);
-    client.script_subscribe(&payee).expect("it is taken");
+    // Of `payee` nothing is subscribed: this client takes no notification that there is nothing any more.
     client.script_subscribe(&other).expect("it is taken");
 
     let mut forged = Purse::filled(4, &node, 1).pay(payee.clone(), 1_000, 500);
@@ -175,13 +176,14 @@ fn what_the_node_refuses_is_refused_in_its_words_and_what_is_replaced_is_gone() 
     let gone = client
         .transaction_broadcast(&replaced)
         .expect("it is taken");
-    wait_for_history(&client, &payee, &[(gone, 0)]);
+    wait(&client, "payment", |client| {
+        (history(client, &payee) == [(gone, 0)]).then_some(())
+    });
     let there = client
         .transaction_broadcast(&replacing)
         .expect("it is taken");
     wait_for_history(&client, &other, &[(there, 0)]);
-    // Of the script that nothing is left of, the last status is none: there is no notification with a status to wait for.
-    super::clients::wait(&client, "end of the history", |client| {
+    wait(&client, "end of the history", |client| {
         history(client, &payee).is_empty().then_some(())
     });
     assert_eq!(client.script_subscribe(&payee).expect("it is taken"), None);

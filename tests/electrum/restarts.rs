@@ -1,10 +1,10 @@
 //! A server that is killed and started again answers as before.
 
 use bitcoin::{ScriptBuf, Txid};
-use electrum_client::{Client, ElectrumApi as _};
+use electrum_client::ElectrumApi as _;
 use serde_json::{Value, json};
 
-use super::clients::{client, history, wait, wait_for_history};
+use super::clients::{Client, client, history, wait, wait_for_history};
 use super::purse::{Purse, send};
 use super::server::Server;
 use crate::harness::{Bitcoind, executable};
