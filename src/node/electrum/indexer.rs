@@ -133,6 +133,7 @@ fn run(mut parts: Parts, runtime: &Handle, is_stopped: Arc<AtomicBool>) {
         progress: parts.progress,
         runtime: runtime.clone(),
         is_listed: false,
+        untold: None,
         look_at: Instant::now(),
         retry: RETRY_TIME,
     };
@@ -179,6 +180,8 @@ struct Worker {
     runtime: Handle,
     /// Whether the mempool is all here, as far as it was told of.
     is_listed: bool,
+    /// What blocks changed, until the mempool is listed.
+    untold: Option<Touched>,
     /// When to list it again, if the node does not tell what happens in it or the last list failed.
     look_at: Instant,
     retry: Duration,
@@ -211,6 +214,10 @@ impl Worker {
             if !is_behind {
                 if self.missed.swap(false, Ordering::Relaxed) || !self.is_listed {
                     self.list_mempool();
+                }
+                if let Some(touched) = self.untold.take() {
+                    let is_open = self.shared.get().is_some();
+                    self.tell(touched, is_open);
                 }
                 self.open();
             }
@@ -297,6 +304,7 @@ impl Worker {
             changes,
             shared,
             is_listed,
+            untold,
             ..
         } = self;
         // Nobody is told of a tip of which nothing can be asked yet.
@@ -314,7 +322,15 @@ impl Worker {
         drop(lines);
         // What the first build brought, no step told of.
         settler.data().change().view = store.view();
-        tell(settler, changes, touched, is_open);
+        match *is_listed {
+            true => tell(settler, changes, touched, is_open),
+            // Whose payment waits again is not told that there is none.
+            false => {
+                let untold = untold.get_or_insert_default();
+                untold.scripts.extend(touched.scripts);
+                untold.outpoints.extend(touched.outpoints);
+            }
+        }
         told?;
         let mut touched = Touched::default();
         self.settler.add_waiting(&mut touched);
