@@ -254,7 +254,7 @@ impl Samples {
     fn add(&mut self, height: u32, block: &bitcoin::Block, ids: &[bitcoin::Txid]) {
         for (position, (transaction, id)) in block.txdata.iter().zip(ids).enumerate() {
             self.seen += 1;
-            if self.seen % self.every == 0 {
+            if self.seen.is_multiple_of(self.every) {
                 let script = &transaction.output[0].script_pubkey;
                 self.taken.push(json!({
                     "txid": id.to_string(),

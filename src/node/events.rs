@@ -331,6 +331,11 @@ impl Stamped {
     }
 }
 
+/// An address, or that there is none.
+fn or_off(address: Option<SocketAddr>) -> String {
+    address.map_or("off".to_owned(), |address| address.to_string())
+}
+
 impl News {
     fn log_session(&self) {
         match self {
@@ -342,9 +347,7 @@ impl News {
                 quic,
                 electrum,
             } => {
-                let shown =
-                    |at: &Option<SocketAddr>| at.map_or("off".to_owned(), |at| at.to_string());
-                let (p2p, quic) = (shown(p2p), shown(quic));
+                let (p2p, quic) = (or_off(*p2p), or_off(*quic));
                 tracing::info!(%control, %data, %rpc, p2p, quic, "listening");
                 for address in electrum {
                     tracing::info!("Electrum wallets are served at {address}");
