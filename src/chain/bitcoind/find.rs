@@ -120,7 +120,11 @@ impl Search<'_> {
     fn blocks(&mut self) {
         let named = self.conf_value("blocksdir").map(PathBuf::from);
         let below = named.or_else(|| self.datadir.clone());
-        let blocks = below.map(|below| network_folder(&below, self.network).join("blocks"));
+        let folder = below.map(|below| network_folder(&below, self.network));
+        // Where only the cookie was told, it lies in the network's folder, unless bitcoind was told otherwise.
+        let beside = self.spec.cookie.as_deref().and_then(Path::parent);
+        let folder = folder.or_else(|| beside.map(Path::to_owned));
+        let blocks = folder.map(|folder| folder.join("blocks"));
         self.found.blocks = blocks.filter(|folder| folder.is_dir());
     }
 

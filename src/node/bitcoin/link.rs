@@ -255,10 +255,9 @@ pub async fn probe(rpc: Rpc, network: Network, lacks_blocks: bool) -> Result<Pro
     let subversion = rpc.network_info().await?.subversion;
     let blocks = match lacks_blocks {
         // An old node can't say, and one whose log is elsewhere says nothing of use.
-        // One that writes no log names its folder.
         true => rpc.log_path().await.ok().and_then(|log| {
-            let mut folders = log.ancestors().take(2).map(|it| it.join("blocks"));
-            folders.find(|blocks| blocks.is_dir())
+            let blocks = log.parent()?.join("blocks");
+            (log.is_absolute() && blocks.is_dir()).then_some(blocks)
         }),
         false => None,
     };

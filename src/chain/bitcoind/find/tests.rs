@@ -191,3 +191,20 @@ fn an_absent_or_moved_datadir_is_named() {
         lines(&folder.find("auto", Network::Main))[0].starts_with("lacks a readable configuration")
     );
 }
+
+#[test]
+fn the_blocks_are_found_in_the_datadir_or_beside_the_cookie() {
+    let home = Home::with(&[
+        ("regtest/.cookie", "x"),
+        ("regtest/blocks/blk00000.dat", ""),
+    ]);
+    let blocks = Some(home.0.path().join("regtest/blocks"));
+    assert_eq!(home.find("auto", Network::Regtest).blocks, blocks);
+    assert_eq!(home.find("auto", Network::Main).blocks, None);
+    let cookie = home.0.path().join("regtest/.cookie");
+    let spec = format!("rpc=127.0.0.1:1,cookie={}", cookie.display());
+    let found = find_below(&spec.parse().unwrap(), Network::Regtest, None);
+    assert_eq!((found.blocks, found.is_here), (blocks, true));
+    let found = home.find("rpc=10.0.0.1:1,user=u,password=p", Network::Regtest);
+    assert_eq!((found.blocks, found.is_here), (None, false));
+}
