@@ -48,7 +48,8 @@ fn it_is_started_by_the_flags_of_electrs() {
 #[test]
 fn it_is_started_by_the_flags_of_old_electrs_and_of_esplora() {
     let Some(bitcoind) = executable() else { return };
-    let node = Bitcoind::start(&bitcoind, &[]);
+    // Where its blocks are, it says by where its log is.
+    let node = Bitcoind::start(&bitcoind, &["-debuglogfile=debug.log"]);
     let cookie = std::fs::read_to_string(node.cookie()).expect("it runs");
     let flags = [
         "--cookie".to_owned(),
