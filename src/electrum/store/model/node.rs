@@ -135,7 +135,7 @@ impl Node {
         let had: u64 = inputs.iter().map(|one| coins[one].value.to_sat()).sum();
         // Some are as large as some steps of the histogram.
         let weight = match self.rng.random_range(0..8) {
-            0 => self.rng.random_range(10_000..70_000),
+            0 | 1 => self.rng.random_range(10_000..80_000),
             _ => self.rng.random_range(0..60),
         };
         self.made += 1;
@@ -182,15 +182,19 @@ impl Node {
     }
 
     /// A transaction comes. If it is a `rival`, it may spend what one in the mempool spends, which goes then.
-    pub fn receive(&mut self, rival: bool) -> Done {
+    pub fn receive(&mut self, rival: bool, done: &mut Done) {
         let mut coins = self.all_coins();
         if rival {
             coins.extend(self.chain_coins());
         }
+        // Half of them build on what is not confirmed, so that there are chains.
+        let ids: BTreeSet<Txid> = self.mempool.iter().map(Transaction::compute_txid).collect();
+        if coins.keys().any(|one| ids.contains(&one.txid)) && self.rng.random_range(0..2) == 0 {
+            coins.retain(|one, _| ids.contains(&one.txid));
+        }
         let Some(transaction) = self.spend(&coins) else {
-            return Done::default();
+            return;
         };
-        let mut done = Done::default();
         for input in &transaction.input {
             let spends = |one: &&Transaction| {
                 let mut inputs = one.input.iter();
@@ -198,7 +202,7 @@ impl Node {
             };
             if let Some(rival) = self.mempool.iter().find(spends) {
                 let txid = rival.compute_txid();
-                self.evict(txid, &mut done);
+                self.evict(txid, done);
             }
         }
         // What it replaced may have made what it spends.
@@ -206,7 +210,6 @@ impl Node {
             self.mempool.push(transaction.clone());
             done.news.push(News::Added(transaction));
         }
-        done
     }
 
     /// The node drops a transaction, and all that builds on it.
