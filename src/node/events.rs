@@ -346,9 +346,8 @@ impl News {
                     |at: &Option<SocketAddr>| at.map_or("off".to_owned(), |at| at.to_string());
                 let (p2p, quic) = (shown(p2p), shown(quic));
                 tracing::info!(%control, %data, %rpc, p2p, quic, "listening");
-                for address in electrum {
-                    tracing::info!("Electrum wallets are served at {address}");
-                }
+                let tell = |at| tracing::info!("Electrum wallets are served at {at}");
+                electrum.iter().for_each(tell);
             }
             Self::Session {
                 session,

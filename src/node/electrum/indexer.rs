@@ -40,7 +40,7 @@ const MAX_TOUCHED: usize = 100_000;
 
 /// Between tries to read what the node may be writing at this moment.
 const RETRY_TIME: Duration = Duration::from_millis(20);
-/// The longest of them.
+/// The longest of them. Reason: what was in the way is then noticed to be gone before an operator wonders.
 const MAX_RETRY_TIME: Duration = Duration::from_secs(5);
 
 /// Between two lists of the mempool of a node that does not tell what happens in it (ZMQ), or tells only of some (P2P).
