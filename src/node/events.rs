@@ -349,9 +349,8 @@ impl News {
             } => {
                 let (p2p, quic) = (or_off(*p2p), or_off(*quic));
                 tracing::info!(%control, %data, %rpc, p2p, quic, "listening");
-                for address in electrum {
-                    tracing::info!("Electrum wallets are served at {address}");
-                }
+                let tell = |at| tracing::info!("Electrum wallets are served at {at}");
+                electrum.iter().for_each(tell);
             }
             Self::Session {
                 session,

@@ -48,7 +48,11 @@ fn is_anchored(response: &SyncResponse, txid: Txid, block: BlockId) -> bool {
     let mut anchors = response.tx_update.anchors.iter();
     let is_told = anchors.any(|(anchor, anchored)| *anchored == txid && anchor.block_id == block);
     // A block may come between the question for the tip and that for the history.
-    is_told && response.chain_update.as_ref().is_some_and(|tip| tip.block_id() == block)
+    is_told
+        && response
+            .chain_update
+            .as_ref()
+            .is_some_and(|tip| tip.block_id() == block)
 }
 
 fn is_unconfirmed(response: &SyncResponse, txid: Txid) -> bool {
