@@ -23,7 +23,7 @@ const MIN_CACHE_MB: u32 = 16;
 const MAX_HOSTS: usize = 3;
 /// Servers to begin with: they tell of the others.
 const MAX_PEERS: usize = 64;
-/// Clients at a time, unless configured: 200 MB of buffers, and one descriptor each.
+/// Clients at a time, unless configured: 300 MB of buffers, and one descriptor each.
 const MAX_SESSIONS: u32 = 10_000;
 /// As many as one address has ports; more is a typing error.
 const MOST_SESSIONS: u32 = 65_535;

@@ -133,7 +133,7 @@ pub struct Options {
 
     /// Serve at most so many Electrum wallets at a time [default: 10000]
     ///
-    /// An idle one takes some 20 kB. Of one network (/24, /48) are at most a fortieth, or 8 if that is more.
+    /// An idle one takes some 30 kB. Of one network (/24, /48) are at most a fortieth, or 8 if that is more.
     #[arg(long, value_name = "COUNT")]
     pub electrum_max_sessions: Option<u32>,
 
