@@ -32,6 +32,10 @@ pub const MAX_CONCURRENT: usize = 10;
 /// Characters of a client's name that are kept. Reason: it is only for logs and lists; ElectrumX keeps as many.
 pub const MAX_CLIENT_NAME: usize = 100;
 
+/// Digits of an answer to `server.ping` at most. Reason: they are to hide how long other messages are, and those of wallets are
+/// shorter; each is some bytes of ours for one of theirs.
+const MAX_PONG: usize = 65_536;
+
 /// What a session may do.
 #[derive(Clone, Debug)]
 pub struct Limits {
@@ -374,7 +378,7 @@ impl Session {
                 write::tip(tip)
             }
             Action::Ping(_) if self.version < Version::V1_7 => b"null".to_vec(),
-            Action::Ping(digits) if digits > self.limits.response_bytes => {
+            Action::Ping(digits) if digits > MAX_PONG => {
                 return Err(Failure::new(code::BAD_REQUEST, "pong_len is too high"));
             }
             Action::Ping(digits) => format!("{{\"data\":\"{}\"}}", "0".repeat(digits)).into_bytes(),

@@ -30,6 +30,10 @@ const FRAMES: usize = 16;
 /// How often the clock is looked at once a client has been silent for too long and is only waited for.
 const CLOCK: Duration = Duration::from_millis(100);
 
+/// How long answers are worked at for a client that sends no more. Reason: one that has only ended its own side, as `nc` does, takes
+/// them within this time; one that is gone, which looks the same, is not to cost the others more.
+const GONE_TIME: Duration = Duration::from_secs(5);
+
 /// Serves a client until it is gone or cut.
 pub async fn serve<S: Stream>(
     guest: Guest,
@@ -50,6 +54,7 @@ pub async fn serve<S: Stream>(
         unsent: VecDeque::new(),
         asked: FuturesUnordered::new(),
         not_before: Instant::now(),
+        gone_until: None,
         ended: false,
         gone: false,
     };
@@ -89,6 +94,8 @@ struct Logic {
     unsent: VecDeque<Vec<u8>>,
     asked: FuturesUnordered<Answering>,
     not_before: Instant,
+    /// When it is given up, if it sends no more.
+    gone_until: Option<Instant>,
     /// The session is at its end by our side.
     ended: bool,
     /// The client says nothing more.
@@ -111,9 +118,20 @@ impl Logic {
             let room = outbox.bytes() < hub.options.outbox_bytes;
             let wants = room && !self.gone && !self.ended && self.session.wants_input();
             let now = Instant::now();
+            if messages.is_closed() {
+                let until = *self.gone_until.get_or_insert(now + GONE_TIME);
+                if until <= now {
+                    return;
+                }
+            }
             let wake = match wants && self.not_before > now {
                 true => self.not_before,
                 false => now + self.session.deadline().since(hub.now()).max(CLOCK),
+            };
+            // Whether it has gone is looked at while it is worked for.
+            let wake = match self.asked.is_empty() {
+                true => wake,
+                false => wake.min(now + GONE_TIME / 5),
             };
             tokio::select! {
                 () = handle.cut.notified() => return,

@@ -128,10 +128,11 @@ impl Follower {
         }
         let view = self.store().view();
         let known = |hash: &Hash| *hash == [0; 32] || position(&view.chain, hash).is_some();
-        let path = self.locator.path(tip, known)?;
+        let is_deep = |hash: &Hash| position_anywhere(&view.chain, hash).is_some();
+        let path = self.locator.path(tip, known, is_deep)?;
         let path = path.ok_or_else(|| self.not_there())?;
         let base = path.first().map_or(tip, Found::parent);
-        let keep = position(&view.chain, &base).map_or(0, |height| height + 1);
+        let keep = position_anywhere(&view.chain, &base).map_or(0, |height| height + 1);
         drop(view);
         while self.store().view().chain.len() > keep {
             self.check_stop()?;
@@ -166,7 +167,7 @@ impl Follower {
         tip: Hash,
         progress: &(dyn Fn(Progress) + Sync),
     ) -> Result<(), FollowError> {
-        let path = self.locator.path(tip, |hash| *hash == [0; 32])?;
+        let path = self.locator.path(tip, |hash| *hash == [0; 32], |_| false)?;
         let mut path = path.ok_or_else(|| self.not_there())?;
         path.truncate(path.len().saturating_sub(UNDO_BLOCKS as usize));
         // What a block with a rival spent can be told only by what is in the index before it.
@@ -206,14 +207,17 @@ impl Follower {
     }
 
     fn remove(&mut self) -> Result<Step, FollowError> {
-        let hash = self.writer.remove()?;
-        let height = self.store().view().chain.len();
+        let Some((height, hash)) = self.store().view().chain.tip() else {
+            return Err(StoreError::OutOfOrder(0).into());
+        };
+        // All that has to be told first: what is taken away untold would be missing for good.
         let found = self.locator.locate(&hash)?;
         let found = found.ok_or_else(|| self.not_there())?;
         let bytes = self.locator.block(&found)?;
         let undo = self.undo(&found, &bytes)?;
         let touched = Touched::of(&bytes, undo.as_deref())
             .map_err(|error| FollowError::Block { height, error })?;
+        self.writer.remove()?;
         Ok(Step::Removed(height, touched))
     }
 
@@ -250,4 +254,13 @@ fn position(chain: &crate::electrum::chain::Chain, hash: &Hash) -> Option<u32> {
     let least = tip.saturating_sub(UNDO_BLOCKS);
     let mut heights = (least..=tip).rev().chain([0]);
     heights.find(|height| chain.hash_at(*height) == Some(*hash))
+}
+
+/// Where a block is in the chain at all: all of it is looked through, so this is for what is found nowhere else.
+fn position_anywhere(chain: &crate::electrum::chain::Chain, hash: &Hash) -> Option<u32> {
+    position(chain, hash).or_else(|| {
+        (0..chain.len())
+            .rev()
+            .find(|height| chain.hash_at(*height) == Some(*hash))
+    })
 }

@@ -141,7 +141,8 @@ impl Locator {
         Ok(())
     }
 
-    /// The blocks from behind `base` up to `tip`, in the order of the chain; `None` where one is not in the files.
+    /// The blocks from behind a base up to `tip`, in the order of the chain; `None` where one is not in the files. What is not found may
+    /// be a base that is deep down.
     ///
     /// # Errors
     ///
@@ -150,11 +151,15 @@ impl Locator {
         &mut self,
         tip: Hash,
         mut is_base: impl FnMut(&Hash) -> bool,
+        mut is_deep: impl FnMut(&Hash) -> bool,
     ) -> Result<Option<Vec<Found>>, FilesError> {
         let mut path = Vec::new();
         let mut hash = tip;
         while !is_base(&hash) {
             let Some(found) = self.locate(&hash)? else {
+                if is_deep(&hash) {
+                    break;
+                }
                 return Ok(None);
             };
             path.push(found);

@@ -226,6 +226,11 @@ impl Lookup {
         history: &mut Arc<History>,
     ) -> Result<(bool, usize), LookupError> {
         let end = view.chain.transactions();
+        // Others may have got further with the same script meanwhile.
+        let kept = self.begin(view, script);
+        if kept.next() > history.next() {
+            *history = kept;
+        }
         if history.next() >= end {
             return Ok((true, 0));
         }
@@ -247,7 +252,9 @@ impl Lookup {
             extended.advance(end);
         }
         extended.anchor(&view.chain);
-        if is_last && history.len() >= LEAST_CACHED {
+        // What is half-way is kept at each doubling, so that copies cost no more than the reading.
+        let kept = self.histories.peek(script).map_or(0, |kept| kept.len());
+        if history.len() >= LEAST_CACHED.max(if is_last { 0 } else { kept * 2 }) {
             self.histories.insert(*script, Arc::clone(history));
         }
         Ok((is_last, looked_at))
