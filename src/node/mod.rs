@@ -12,7 +12,7 @@
 //! ```
 //!
 //! - [`settings`]: flags and file to what holds; [`datadir`]: lock, cookie, addresses; [`logs`], by [`lines`]
-//! - [`run`](mod@run): starts and ends all of it in order; [`sockets`]; [`stop`]: the word to end, [`signals`] and [`limits`]: the system's
+//! - [`run`](mod@run): starts and ends all of it in order; `sockets`; [`stop`]: the word to end, [`signals`] and [`limits`]: the system's
 //! - [`driver`]: the engine's thread; [`engine`]: the commands it answers; [`headers`]: its judge, [`headerfile`]: on disk
 //! - [`mod@demo`]: several nodes as processes, and a block that crosses them
 //! - [`router`] and [`events`]: what happened, told; [`store`]: blocks on disk; [`files`]: whole or absent

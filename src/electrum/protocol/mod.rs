@@ -1,7 +1,7 @@
 //! The Electrum protocol: which methods each version has, what their parameters are and cost, and how answers are written.
 //!
 //! [`read`] makes an [`Action`] of a call; what of it is a question to the data is a [`super::query::Query`], and
-//! [`write`] makes JSON of its answer. What this is not: it holds no state; that is [`super::session`]'s.
+//! [`mod@write`] makes JSON of its answer. What this is not: it holds no state; that is [`super::session`]'s.
 //!
 //! Written after the texts at `spesmilo/electrum-protocol`, 1.4 to 1.7. Where the text of 1.7 leaves room, ElectrumX 2.0 is
 //! followed: the notification of an outpoint has three parameters.

@@ -10,7 +10,7 @@
 //! Everything that clients can make grow has a bound: sessions, those of one network, bytes read and not yet a message, bytes
 //! to be sent that they don't take, questions at a time, what they subscribe to. Who exceeds one is refused or cut, and counted.
 //!
-//! What sessions share, who subscribed and what everyone costs, is behind one lock ([`Hub`]), held for no longer than a look-up.
+//! What sessions share, who subscribed and what everyone costs, is behind one lock (`Hub`), held for no longer than a look-up.
 
 mod client;
 mod feed;
