@@ -88,7 +88,7 @@ pub struct Options {
 
     /// Serve Electrum wallets here: tcp://IP:PORT, ssl://, ws:// or wss://; may be given many times [default: nowhere]
     ///
-    /// Needs a bitcoind on this machine, whose block files are read; neither txindex nor a second copy of the chain.
+    /// Needs an unpruned bitcoind on this machine, its RPC and its block files; neither txindex nor a second copy of the chain.
     /// The index is in DATADIR/electrum, about a tenth of the chain's size. Usual ports: 50001 tcp, 50002 ssl.
     #[arg(long, value_name = "HOW://IP:PORT")]
     pub electrum_listen: Vec<ElectrumAddress>,
