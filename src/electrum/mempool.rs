@@ -334,11 +334,6 @@ impl Mempool {
         txids.filter_map(|txid| Some((txid, self.entries.get(txid)?)))
     }
 
-    /// How many transactions concern a script.
-    pub fn count_of(&self, script: &ScriptHash) -> usize {
-        self.scripts.get(script).map_or(0, BTreeSet::len)
-    }
-
     /// A script's transactions for its status, in no order.
     pub fn statuses(&self, script: &ScriptHash) -> Vec<(Hash, Unconfirmed)> {
         let list = self.of_script(script);

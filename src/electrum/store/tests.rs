@@ -43,6 +43,21 @@ fn hash_of(block: &Block) -> Hash {
     block.block_hash().to_byte_array()
 }
 
+/// A block on top of another one, with work.
+pub(super) fn mined(parent: &Block, time: u32, txdata: Vec<Transaction>) -> Block {
+    let header = Header {
+        prev_blockhash: parent.block_hash(),
+        time,
+        ..parent.header
+    };
+    let mut block = Block { header, txdata };
+    block.header.merkle_root = block.compute_merkle_root().unwrap();
+    while !block.header.target().is_met_by(block.block_hash()) {
+        block.header.nonce += 1;
+    }
+    block
+}
+
 impl World {
     fn new(seed: u64) -> Self {
         let genesis = bitcoin::constants::genesis_block(bitcoin::Network::Regtest);
@@ -150,19 +165,7 @@ impl World {
                 undo.push(spent);
             }
         }
-        let header = Header {
-            prev_blockhash: parent.block_hash(),
-            time,
-            ..parent.header
-        };
-        let mut block = Block {
-            header,
-            txdata: transactions,
-        };
-        block.header.merkle_root = block.compute_merkle_root().unwrap();
-        while !block.header.target().is_met_by(block.block_hash()) {
-            block.header.nonce += 1;
-        }
+        let block = mined(parent, time, transactions);
         self.blocks.push((block, undo));
         self.blocks.len() - 1
     }

@@ -7,6 +7,7 @@ use bitcoin::consensus::deserialize;
 use bitcoin::hashes::Hash as _;
 
 use super::{BlockFiles, FilesError, HEAD_BYTES, Kind, MAX_RECORD_BYTES, Place};
+use crate::chain::bitcoind::undo;
 
 /// Bytes of a header.
 const HEADER_BYTES: usize = 80;
@@ -91,7 +92,7 @@ impl BlockFiles {
         }
         let (magic, rest) = head.split_at(4);
         let (size, rest) = rest.split_at(4);
-        let (header, mut count) = rest.split_at(HEADER_BYTES);
+        let (header, count) = rest.split_at(HEADER_BYTES);
         let size = size.try_into().map_or(0, u32::from_le_bytes);
         if magic != self.magic || !(LEAST_BLOCK..=MAX_RECORD_BYTES).contains(&size) {
             return Ok(None);
@@ -103,7 +104,11 @@ impl BlockFiles {
             return Ok(None);
         };
         let hash = parsed.block_hash();
-        let transactions = compact_size(&mut count).unwrap_or(0);
+        // The count is written as that in undo data.
+        let count = undo::transactions(count).ok();
+        let transactions = count
+            .and_then(|count| u32::try_from(count).ok())
+            .unwrap_or(0);
         let (Ok(header), true, 1..) = (
             header.try_into(),
             parsed.target().is_met_by(hash),
@@ -142,23 +147,6 @@ impl BlockFiles {
             }
             at += (WINDOW - 3) as u64;
         }
-    }
-}
-
-/// A count in Bitcoin's form, of at most 32 bits.
-fn compact_size(bytes: &mut &[u8]) -> Option<u32> {
-    let (first, rest) = bytes.split_first()?;
-    match first {
-        0xfd => {
-            let (bytes, _) = rest.split_first_chunk()?;
-            Some(u16::from_le_bytes(*bytes).into())
-        }
-        0xfe => {
-            let (bytes, _) = rest.split_first_chunk()?;
-            Some(u32::from_le_bytes(*bytes))
-        }
-        0xff => None,
-        small => Some((*small).into()),
     }
 }
 

@@ -3,7 +3,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use bitcoin::block::Header;
 use bitcoin::consensus::serialize;
 use bitcoin::hashes::Hash as _;
 use bitcoin::{
@@ -17,6 +16,7 @@ use super::super::tests::undo_record;
 use crate::chain::Network;
 use crate::chain::bitcoind::blockfiles::tests::write;
 use crate::chain::bitcoind::blockfiles::{BlockFiles, Kind};
+use crate::electrum::store::tests::mined;
 use crate::merkle::Hash;
 
 /// Scripts that are paid, besides OP_RETURN.
@@ -266,19 +266,7 @@ impl Node {
             }
         }
         let parent = self.tip();
-        let header = Header {
-            prev_blockhash: parent.block_hash(),
-            time: parent.header.time + 1 + self.made,
-            ..parent.header
-        };
-        let mut block = Block {
-            header,
-            txdata: transactions,
-        };
-        block.header.merkle_root = block.compute_merkle_root().unwrap();
-        while !block.header.target().is_met_by(block.block_hash()) {
-            block.header.nonce += 1;
-        }
+        let block = mined(parent, parent.header.time + 1 + self.made, transactions);
         self.chain.push(self.blocks.len());
         self.blocks.push((block.clone(), undo));
         self.write();
